@@ -1,4 +1,4 @@
-"""The contract of a log source: all that the author of a plugin reads.
+r"""The contract of a log source: all that the author of a plugin reads.
 
 A source yields the bytes of one log. It knows nothing of HTTP, of files in `data/` or of viewers.
 The smallest one:
@@ -13,7 +13,7 @@ The smallest one:
 
         def run(self, control: Control) -> Generator[bytes, None, Ending]:
             for number in range(self.settings["start"], 0, -1):
-                yield b"%d\\n" % number
+                yield b"%d\n" % number
                 control.wait(1.0)
                 if control.stopping:
                     break
@@ -40,13 +40,16 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+DEPLOYMENT_VARIABLE = "TORNADO_LOGS_DEPLOYMENT"
+"""The environment variable that names a command's deployment, to it and to who looks for it."""
+
 
 class SourceError(Exception):
     """A source cannot do what it was asked. The message is a sentence for the user."""
 
 
 class Command:
-    """The type of an option that holds a shell command (text) or a program with arguments (list)."""
+    """The type of an option that holds a shell command (text) or a program's argv (list)."""
 
 
 class Environment:
@@ -111,7 +114,10 @@ class Control(Protocol):
         """
 
     def started(self, pid: int) -> None:
-        """Tell the process id of the command, for the record."""
+        """Tell the process id of the command: for the record, and the source will reap it."""
+
+    def left_running(self) -> list[LeftProcess]:
+        """The processes below the source that run now, also those that have daemonised."""
 
 
 class LogSource(ABC):

@@ -1,0 +1,150 @@
+"""A real server process for the tests that need one, and what they talk to it with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+START_SECONDS = 20.0
+WAIT_SECONDS = 20.0
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
+    """Poll until `condition()` is true and return it; fail with `what` after the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds:g} s for {what}")
+        time.sleep(0.01)
+    return value
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+class Server:
+    """A server process on a port and a data folder that outlast it."""
+
+    def __init__(self, folder: Path, config: str = "") -> None:
+        self.folder = folder
+        self.data_dir = folder / "data"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[str] | None = None
+        self.http = httpx.Client(base_url=self.url, timeout=WAIT_SECONDS)
+        (folder / "tornado_logs.toml").write_text(config)
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections."""
+        command = [sys.executable, "-m", "tornado_logs.cli", "serve", "--port", str(self.port)]
+        self.process = subprocess.Popen(
+            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=None, text=True
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert f":{self.port}" in line, f"the server said {line!r}"
+
+    def kill(self) -> None:
+        """`kill -9`, as a crash."""
+        self._end(signal.SIGKILL)
+
+    def terminate(self) -> int:
+        """TERM; the exit status."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        assert self.process.stdout is not None
+        self.process.send_signal(number)
+        status = self.process.wait(WAIT_SECONDS)
+        self.process.stdout.close()
+        self.process = None
+        return status
+
+    def deploy(self, command: str | list[str] | None = None, **fields: Any) -> dict[str, Any]:
+        """Start a deployment; its record."""
+        if command is not None:
+            fields["command"] = command
+        answer = self.http.post("/deployments", json=fields)
+        assert answer.status_code == 201, answer.text
+        return dict(answer.json())
+
+    def record(self, deployment_id: str) -> dict[str, Any]:
+        """The record as the server tells it."""
+        return dict(self.http.get(f"/deployments/{deployment_id}").json())
+
+    def wait_for_state(self, deployment_id: str, *states: str) -> dict[str, Any]:
+        """Wait until the deployment is in one of the states; its record."""
+        return dict(
+            wait_for(
+                lambda: (record := self.record(deployment_id))["state"] in states and record,
+                f"{deployment_id} to be {' or '.join(states)}",
+            )
+        )
+
+    def wait_for_end(self, deployment_id: str) -> dict[str, Any]:
+        """Wait until the deployment has ended; its record."""
+        final = ("succeeded", "failed", "stopped", "timed_out", "lost", "finished")
+        return self.wait_for_state(deployment_id, *final)
+
+    def log(self, deployment_id: str) -> bytes:
+        """The log's bytes, from the disk."""
+        return (self.data_dir / f"{deployment_id}.log").read_bytes()
+
+    def close(self) -> None:
+        """End the server and every command that a test left running."""
+        for path in self.data_dir.glob("*.json") if self.data_dir.exists() else ():
+            record = json.loads(path.read_text())
+            for pid in (record["capture_pid"], record["pid"]):
+                if pid and _is_of(pid, record["id"]):
+                    os.kill(pid, signal.SIGKILL)
+        if self.process is not None:
+            self.terminate()
+        self.http.close()
+
+
+def _is_of(pid: int, deployment_id: str) -> bool:
+    try:
+        started_with = Path(f"/proc/{pid}/environ").read_bytes()
+        title = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return deployment_id.encode() in started_with + title
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Makes servers, each with a folder and a config (TOML) of its own; they end with the test."""
+    servers: list[Server] = []
+
+    def make(config: str = "") -> Server:
+        folder = tmp_path / f"server{len(servers)}"
+        folder.mkdir()
+        servers.append(Server(folder, config))
+        servers[-1].start()
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server]) -> Server:
+    """A server with the default sources."""
+    return make_server()

@@ -1,0 +1,127 @@
+"""The only wiring: a config becomes an application and what runs behind it.
+
+services = Services(config)
+services.start()
+make_app(services).listen(config.port)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+from tornado.web import Application, StaticFileHandler
+
+from tornado_logs.autostart import Autostart
+from tornado_logs.catalog import Catalog
+from tornado_logs.config import Config
+from tornado_logs.deployment import Record, State
+from tornado_logs.follower import Followers, FollowSettings
+from tornado_logs.handlers.base import NotFoundHandler
+from tornado_logs.handlers.deployments import DeploymentHandler, DeploymentsHandler, StopHandler
+from tornado_logs.handlers.logs import LinesHandler, LogHandler, RawLogHandler
+from tornado_logs.handlers.pages import EventsHandler, IndexHandler
+from tornado_logs.launcher import Launcher, LaunchError
+from tornado_logs.registry import Registry
+from tornado_logs.store import Deployments
+
+_START_SECONDS = 2.0
+
+
+class Services:
+    """What the handlers call: the parts of a running server."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises ConfigError or RegistryError; touches no file."""
+        self.config = config
+        data_dir = os.path.abspath(config.data_dir)
+        self.sources = Catalog(config, Registry())
+        self.launcher = Launcher(data_dir, self.sources.class_names())
+        self.deployments = Deployments(data_dir, self.launcher)
+        self.followers = Followers(
+            self.deployments,
+            FollowSettings(
+                ping_seconds=config.ping_seconds,
+                retry_ms=config.retry_ms,
+                max_line_bytes=config.max_line_bytes,
+                partial_seconds=config.partial_seconds,
+            ),
+        )
+        self.autostart = Autostart(
+            self.sources, self.deployments, self.launcher.launch, config.rescan_seconds
+        )
+        self.closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Read the data folder and start what belongs to the server. Raises OSError."""
+        self.launcher.start()
+        self.deployments.start()
+        self.autostart.start()
+
+    def close(self) -> None:
+        """End what belongs to the server. The deployments go on."""
+        self.closing = True
+        self.autostart.close()
+        self.followers.close()
+        self.deployments.close()
+        self.launcher.close()
+
+    async def stop(self, record: Record, requested_by: Mapping[str, Any]) -> None:
+        """Stop a deployment, or end what a lost one left running. Raises LaunchError."""
+        if record.request is None:
+            raise LaunchError(
+                f"{record.id} is a log that somebody else writes; it can't be stopped from here"
+            )
+        if record.state is State.LOST and record.left_running:
+            task = asyncio.create_task(self._end_left_running(record, requested_by))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        self.launcher.stop(await self._when_running(record), requested_by)
+
+    async def _end_left_running(self, record: Record, requested_by: Mapping[str, Any]) -> None:
+        self.deployments.add(await self.launcher.end_left_running(record, requested_by))
+
+    async def _when_running(self, record: Record) -> Record:
+        """A deployment that was only just asked for is given a moment to begin."""
+        deadline = asyncio.get_running_loop().time() + _START_SECONDS
+        while record.state is State.QUEUED and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+            record = self.deployments.get(record.id) or record
+        return record
+
+
+def make_app(services: Services) -> Application:
+    """The URLs. An id is anything without a slash: what isn't one is a 404 of its handler's."""
+    given = {"services": services}
+    templates = str(files("tornado_logs.templates"))
+    return Application(
+        [
+            (r"/", IndexHandler, given),
+            (r"/events", EventsHandler, given),
+            (r"/deployments", DeploymentsHandler, given),
+            (r"/deployments/([^/]+)", DeploymentHandler, given),
+            (r"/deployments/([^/]+)/stop", StopHandler, given),
+            (r"/logs/([^/]+)", LogHandler, given),
+            (r"/logs/([^/]+)/lines", LinesHandler, given),
+            (r"/logs/([^/]+)/raw", RawLogHandler, given),
+            (r"/static/(.*)", PageFileHandler, {"path": os.path.join(templates, "static")}),
+        ],
+        default_handler_class=NotFoundHandler,
+        default_handler_args=given,
+        template_path=templates,
+        compress_response=False,  # it would hold events back
+    )
+
+
+class PageFileHandler(StaticFileHandler):
+    """CSS and modules: asked for again each time (a 304 is cheap), so that an upgrade shows."""
+
+    def set_extra_headers(self, path: str) -> None:
+        """Beside those of Tornado."""
+        self.set_header("Cache-Control", "no-cache")
+        self.set_header("X-Content-Type-Options", "nosniff")

@@ -1,0 +1,274 @@
+"""Runs one source into one journal, in a process of its own that outlives the server.
+
+`python -m tornado_logs.capture FD` is the fork server: it reads requests from a socket and forks
+one detached capture process for each, within milliseconds, the imports being done and their memory
+shared. It ends with its server; the capture processes go on. Of a deployment's files the capture
+process alone writes the journal, and from its start the record.
+
+All of it is single-threaded and blocks only in `CaptureControl.wait`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from setproctitle import setproctitle
+
+from tornado_logs import processes
+from tornado_logs.deployment import (
+    Record,
+    State,
+    exit_state,
+    process_start,
+    read_record,
+    timestamp,
+    write_record,
+)
+from tornado_logs.journal import JournalWriter
+from tornado_logs.source import Ending, LeftProcess, LogSource, SourceError
+
+_LENGTH = struct.Struct("!I")
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureRequest:
+    """What the fork server is asked for; the log's descriptor, already held, comes beside it."""
+
+    data_dir: str
+    deployment_id: str
+    source_class: str  # "package.module:Class"
+
+    def path(self, suffix: str) -> str:
+        """The deployment's file of this kind, as `.log`."""
+        return os.path.join(self.data_dir, self.deployment_id + suffix)
+
+
+class CaptureControl:
+    """`tornado_logs.source.Control` for a source in this process."""
+
+    def __init__(self, request: CaptureRequest, record: Record, journal: JournalWriter) -> None:
+        self.deployment_id = request.deployment_id
+        self._request = request
+        self._record = record
+        self._journal = journal
+        self._stopping = False
+        self._told = False
+        self._wake_fd, signal_fd = os.pipe()
+        os.set_blocking(self._wake_fd, False)
+        os.set_blocking(signal_fd, False)
+        signal.set_wakeup_fd(signal_fd, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop was asked for."""
+        return self._stopping
+
+    def _on_stop(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+
+    def wait(self, seconds: float | None = None, fds: Sequence[int] = ()) -> list[int]:
+        """See `Control.wait`. The journal's due checkpoints are written here too."""
+        poll = select.poll()
+        for fd in (*fds, self._wake_fd):
+            poll.register(fd, select.POLLIN)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            if self._stopping and not self._told:
+                self._told = True
+                return []
+            ready = {fd for fd, _ in poll.poll(self._timeout_ms(deadline))}
+            self._journal.settle()
+            if self._wake_fd in ready:
+                os.read(self._wake_fd, 4096)
+            if found := [fd for fd in fds if fd in ready]:
+                return found
+            if deadline is not None and time.monotonic() >= deadline:
+                return []
+
+    def _timeout_ms(self, deadline: float | None) -> float | None:
+        idle = self._journal.idle_seconds()
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        times = [seconds for seconds in (idle, left) if seconds is not None]
+        return min(times) * 1000 if times else None
+
+    def started(self, pid: int) -> None:
+        """See `Control.started`."""
+        self._record.pid = pid
+        write_record(self._request.path(".json"), self._record)
+
+    def left_running(self) -> list[LeftProcess]:
+        """See `Control.left_running`. Reaps the orphans that came to us and have ended."""
+        left = []
+        for process in processes.descendants(os.getpid()):
+            if not process.is_zombie:
+                left.append(LeftProcess(process.pid, processes.command_of(process.pid)))
+            elif process.parent_pid == os.getpid() and process.pid != self._record.pid:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
+        return left
+
+
+def capture(request: CaptureRequest, log_fd: int) -> None:
+    """Run the deployment to its end. The log's descriptor carries the lock: it stays open."""
+    processes.become_subreaper()
+    record = read_record(request.path(".json"))
+    journal = JournalWriter(log_fd, request.path(".idx"))
+    control = CaptureControl(request, record, journal)
+    record.state = State.RUNNING
+    record.started_at = timestamp()
+    record.capture_pid = os.getpid()
+    record.capture_started = process_start(os.getpid())
+    write_record(request.path(".json"), record)
+    ending = _run_source(request, record, control, journal)
+    _finish(request, record, ending, stopping=control.stopping)
+
+
+def _run_source(
+    request: CaptureRequest, record: Record, control: CaptureControl, journal: JournalWriter
+) -> Ending:
+    try:
+        source = load_class(request.source_class)(record.settings)
+        return _copy(source.run(control), journal)
+    except SourceError as error:
+        record.error = str(error)
+    except OSError as error:
+        record.error = f"cannot go on writing the log: {error.strerror or error}"
+    except Exception as error:  # a plugin's fault ends its deployment with a word, not silently
+        record.error = f"the source {record.type!r} failed: {type(error).__name__}: {error}"
+    finally:
+        with contextlib.suppress(OSError):
+            journal.close()
+    return Ending(exit_status=record.exit_status)
+
+
+def _copy(run: Generator[bytes, None, Ending], journal: JournalWriter) -> Ending:
+    """Every piece that the source yields, into the journal; the source's own word at the end."""
+    with contextlib.closing(run):
+        while True:
+            try:
+                piece = next(run)
+            except StopIteration as end:
+                return end.value if isinstance(end.value, Ending) else Ending()
+            journal.append(piece)
+
+
+def _finish(request: CaptureRequest, record: Record, ending: Ending, *, stopping: bool) -> None:
+    record.exit_status = ending.exit_status
+    record.signal = ending.signal
+    record.note = ending.note
+    record.left_running = [asdict(process) for process in ending.left_running]
+    record.ended_at = timestamp()
+    record.state = exit_state(
+        stopping=stopping, timed_out=ending.timed_out, exit_status=ending.exit_status
+    )
+    if record.error:
+        record.state = State.FAILED
+    if record.state is State.STOPPED:
+        record.stopped_by = take_stop_request(request.path(".stop"))
+    if os.path.exists(request.path(".log")):
+        write_record(request.path(".json"), record)
+    else:  # somebody removed the deployment while it ran: leave nothing behind
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(request.path(".idx"))
+
+
+def take_stop_request(path: str) -> dict[str, Any] | None:
+    """Who asked for the stop, as the server wrote it before its signal; None if nobody signed."""
+    try:
+        with open(path, "rb") as file:
+            request = json.loads(file.read())
+        os.unlink(path)
+    except (FileNotFoundError, ValueError):
+        return None
+    return request if isinstance(request, dict) else None
+
+
+def load_class(name: str) -> type[LogSource]:
+    """The class that "package.module:Class" names. Raises SourceError."""
+    module, _, qualified_name = name.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in qualified_name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise SourceError(f"cannot load the source class {name}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, LogSource)):
+        raise SourceError(f"{name} is not a LogSource")
+    return found
+
+
+def send_request(sock: socket.socket, request: CaptureRequest, log_fd: int) -> None:
+    """Ask the fork server at the other end of `sock` for a capture process. Raises OSError."""
+    body = json.dumps(asdict(request)).encode()
+    socket.send_fds(sock, [_LENGTH.pack(len(body)) + body], [log_fd])
+
+
+def _receive_request(sock: socket.socket) -> tuple[CaptureRequest, int] | None:
+    """The next request and its descriptor; None once the server has gone."""
+    fds = array.array("i")
+    head, ancillary, _, _ = sock.recvmsg(_LENGTH.size, socket.CMSG_SPACE(fds.itemsize))
+    if len(head) < _LENGTH.size:
+        return None
+    fds.frombytes(ancillary[0][2])
+    os.set_inheritable(fds[0], False)
+    (length,) = _LENGTH.unpack(head)
+    body = sock.recv(length, socket.MSG_WAITALL)
+    return CaptureRequest(**json.loads(body)), fds[0]
+
+
+def serve_forks(sock: socket.socket, preload: Sequence[str]) -> None:
+    """Fork a capture process for each request, until the server at the other end is gone."""
+    for name in preload:
+        with contextlib.suppress(SourceError):  # said in full when somebody asks for it
+            load_class(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for our children
+    gc.freeze()  # what all share stays shared
+    while received := _receive_request(sock):
+        request, log_fd = received
+        if os.fork() == 0:
+            sock.close()
+            _be_capture_process(request, log_fd)
+        os.close(log_fd)
+
+
+def _be_capture_process(request: CaptureRequest, log_fd: int) -> None:
+    status = 1
+    try:
+        os.setsid()
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        setproctitle(f"tornado-logs capture {request.deployment_id}")
+        # Whoever waits for the end of the server's own output must not wait for us.
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        capture(request, log_fd)
+        status = 0
+    finally:
+        os._exit(status)  # the lock goes with the descriptor: from here on we are dead
+
+
+def main(argv: Sequence[str]) -> None:
+    """The fork server: a socket's descriptor, then the source classes to import at once."""
+    setproctitle("tornado-logs fork server")
+    serve_forks(socket.socket(fileno=int(argv[1])), argv[2:])
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,289 @@
+"""Every setting, once: name, type, default, help; read from a TOML file, the environment and flags.
+
+    config = read_config("tornado_logs.toml", environ=os.environ, flags={"port": 5001})
+    config.port, config.sources["shell"].settings["tty"]
+
+A flag beats the environment (`TORNADO_LOGS_PORT`), that beats the file, that beats the default.
+What is unknown or of a wrong type is refused with where it stands, what was expected and what
+was found.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from tornado_logs.source import Command, Environment, Option
+
+CONFIG_FILE = "tornado_logs.toml"
+ENVIRONMENT_PREFIX = "TORNADO_LOGS_"
+
+SETTINGS: tuple[Option, ...] = (
+    Option("host", str, "localhost", "The loopback address or name to listen on."),
+    Option("port", int, 5000, "The TCP port to listen on; 0 takes any free one.", minimum=0),
+    Option("data_dir", str, "data", "The folder that keeps logs and records."),
+    Option(
+        "ping_seconds",
+        float,
+        15.0,
+        "A comment is sent to a viewer when this long nothing else was.",
+        minimum=0.1,
+    ),
+    Option(
+        "retry_ms",
+        int,
+        1000,
+        "How long an EventSource waits before it comes back, in milliseconds.",
+        minimum=0,
+    ),
+    Option(
+        "max_line_bytes",
+        int,
+        65536,
+        "A longer line is cut on the wire, with a mark; the file keeps it whole.",
+        minimum=16,
+    ),
+    Option(
+        "partial_seconds",
+        float,
+        0.05,
+        "The shortest time between two states of a line that is still being written.",
+        minimum=0.0,
+    ),
+    Option(
+        "max_body_bytes",
+        int,
+        1_048_576,
+        "The largest request body that is accepted.",
+        minimum=1024,
+    ),
+    Option(
+        "rescan_seconds",
+        float,
+        2.0,
+        "How often a glob of an autostarted source is looked at for new files.",
+        minimum=0.1,
+    ),
+)
+"""The server's own settings: the top level of the file, and fields of `Config`."""
+
+SECTION_SETTINGS: tuple[Option, ...] = (
+    Option("type", str, None, "Which kind of source this is.", required=True),
+    Option("autostart", bool, False, "Whether it is started as soon as the server runs."),
+)
+"""What each `[sources.NAME]` section takes beside the options of its type."""
+
+DEFAULT_SOURCES: dict[str, dict[str, Any]] = {
+    "shell": {"type": "subprocess"},
+    "demo": {"type": "mock"},
+    "tail": {"type": "file_tail", "below": "."},
+}
+"""The sources of a server whose config file names none."""
+
+
+class ConfigError(Exception):
+    """A setting is unknown or wrong. The message says where, what was expected, what was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """One `[sources.NAME]` section. `settings` are those given, checked later against its type."""
+
+    name: str
+    type: str
+    settings: Mapping[str, Any]
+    autostart: bool = False
+    where: str = "the defaults"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings of a server; `SETTINGS` says what each is."""
+
+    host: str = "localhost"
+    port: int = 5000
+    data_dir: str = "data"
+    ping_seconds: float = 15.0
+    retry_ms: int = 1000
+    max_line_bytes: int = 65536
+    partial_seconds: float = 0.05
+    max_body_bytes: int = 1_048_576
+    rescan_seconds: float = 2.0
+    sources: Mapping[str, SourceConfig] = field(default_factory=dict)
+
+
+def read_config(
+    path: str | None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any],
+) -> Config:
+    """Read the settings; `path` None takes `tornado_logs.toml` of this folder if it is there.
+
+    Raises ConfigError, also where `path` can't be read.
+    """
+    where = path or CONFIG_FILE
+    document = _read_toml(where) if path or os.path.exists(where) else {}
+    sections = document.pop("sources", {})
+    settings = check_settings(SETTINGS, document, where)
+    settings.update(_from_environment(environ))
+    settings.update({name: value for name, value in flags.items() if value is not None})
+    return Config(**settings, sources=_source_configs(sections, where))
+
+
+def _read_toml(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the config file {path}: {error}") from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for option in SETTINGS:
+        variable = ENVIRONMENT_PREFIX + option.name.upper()
+        if variable in environ:
+            value = parse_text(option, environ[variable], f"the environment: {variable}")
+            found[option.name] = check_value(option, value, f"the environment: {variable}")
+    return found
+
+
+def _source_configs(sections: Any, where: str) -> dict[str, SourceConfig]:
+    if not isinstance(sections, dict):
+        raise ConfigError(f"{where}: sources: expected sections [sources.NAME], found a value")
+    if not sections:
+        sections, where = DEFAULT_SOURCES, "the defaults"
+    return {name: _source_config(name, given, where) for name, given in sections.items()}
+
+
+def _source_config(name: str, given: Any, where: str) -> SourceConfig:
+    here = f"{where}: sources.{name}"
+    if not isinstance(given, dict):
+        raise ConfigError(f"{here}: expected a section [sources.{name}], found {given!r}")
+    own = {option.name for option in SECTION_SETTINGS}
+    section = check_settings(SECTION_SETTINGS, {k: v for k, v in given.items() if k in own}, here)
+    rest = {key: value for key, value in given.items() if key not in own}
+    return SourceConfig(name, section["type"], rest, section["autostart"], here)
+
+
+def check_settings(
+    options: Iterable[Option],
+    given: Mapping[str, Any],
+    where: str,
+    *,
+    may_lack_required: bool = False,
+) -> dict[str, Any]:
+    """The value of each option: the one given, checked, or its default. Raises ConfigError."""
+    by_name = {option.name: option for option in options}
+    for name in given:
+        if name not in by_name:
+            raise ConfigError(f"{where}: {unknown_name(name, by_name)}")
+    settings = {}
+    for name, option in by_name.items():
+        if name in given:
+            settings[name] = check_value(option, given[name], f"{where}: {name}")
+        elif option.required and not may_lack_required:
+            raise ConfigError(f"{where}: {name} is missing; {_sentence_start(option.help)}")
+        else:
+            settings[name] = option.default
+    return settings
+
+
+def unknown_name(name: str, known: Iterable[str]) -> str:
+    """A clause that says that nothing is called `name`, with the nearest name or all names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names) or 'none'}"
+    return f"unknown setting {name!r}; {hint}"
+
+
+def check_value(option: Option, value: Any, where: str) -> Any:
+    """`value` as the option's type. Raises ConfigError that begins with `where`."""
+    if value is None and not option.required and option.default is None:
+        return None
+    matches, expected = _TYPES[option.type]
+    if not matches(value):
+        raise ConfigError(f"{where}: expected {expected}, found {value!r}")
+    if option.minimum is not None and value < option.minimum:
+        raise ConfigError(f"{where}: expected {option.minimum:g} or more, found {value!r}")
+    return float(value) if option.type is float else value
+
+
+def parse_text(option: Option, text: str, where: str) -> Any:
+    """The value that `text` (of a form, a flag, the environment) stands for. Raises ConfigError."""
+    try:
+        if option.type is bool:
+            return _BOOLEANS[text.strip().lower()]
+        if option.type in (int, float):
+            return option.type(text)
+        if option.type is Environment:
+            return dict(_variable(line) for line in text.splitlines() if line.strip())
+    except (KeyError, ValueError):
+        raise ConfigError(f"{where}: expected {_TYPES[option.type][1]}, found {text!r}") from None
+    return text
+
+
+_BOOLEANS = {"true": True, "1": True, "on": True, "yes": True}
+_BOOLEANS |= {"false": False, "0": False, "off": False, "no": False}
+
+
+def _variable(line: str) -> tuple[str, str]:
+    name, equals, value = line.partition("=")
+    if not equals:
+        raise ValueError(line)
+    return name.strip(), value
+
+
+def _is_text(value: Any) -> bool:
+    # A NUL can stand neither in a path nor in an argument; execve(2) would refuse it much later.
+    return isinstance(value, str) and "\0" not in value
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and value == value)
+
+
+def _is_command(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_text, value)) and bool(value[0])
+    return _is_text(value) and bool(value.strip())
+
+
+def _is_environment(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        _is_text(name) and name and "=" not in name and _is_text(text)
+        for name, text in value.items()
+    )
+
+
+_TYPES: dict[type, tuple[Callable[[Any], bool], str]] = {
+    str: (_is_text, "text"),
+    int: (_is_whole, "a whole number"),
+    float: (_is_number, "a number"),
+    bool: (lambda value: isinstance(value, bool), "true or false"),
+    Command: (_is_command, "a command: text that isn't empty, or a list of texts"),
+    Environment: (_is_environment, "names and texts (NAME=text, a line each, in a form)"),
+}
+
+
+def type_name(option: Option) -> str:
+    """What a value of this option has to be, in words."""
+    return _TYPES[option.type][1]
+
+
+def _sentence_start(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+# Config's fields repeat the names for the type checker's sake; this keeps the two from drifting.
+assert [f.name for f in fields(Config)][:-1] == [option.name for option in SETTINGS]

@@ -1,0 +1,217 @@
+"""The record of a deployment, its states, its id, and how to tell whether it is still running.
+
+    record = read_record("data/20261122-104159-k3f9qd.json")
+    record.state, record.exit_status
+
+A record is one JSON object in one file, replaced atomically: by the server that creates it, then by
+the capture process alone, and by a server again once the capture process has died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is mistyped: no i, l, o, 0, 1
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
+_JUST_WRITTEN_SECONDS = 2.0
+
+
+class State(StrEnum):
+    """Where a deployment stands. All but the first two are final."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
+    TIMED_OUT = "timed_out"
+    LOST = "lost"  # its capture process died: how the command ended is not known
+    FINISHED = "finished"  # a bare log that nobody writes any more: no exit status was ever known
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will be written to the log."""
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+@dataclass(slots=True)
+class Record:
+    """What was asked, by whom, and what became of it. Times are ISO 8601 in UTC."""
+
+    id: str
+    name: str = ""
+    source: str = ""
+    type: str = ""
+    state: State = State.QUEUED
+    created_at: str = ""
+    started_at: str | None = None
+    ended_at: str | None = None
+    request: dict[str, Any] | None = None  # the options asked for; None for a bare log
+    settings: dict[str, Any] = field(default_factory=dict)  # all options, those of the config too
+    requested_by: dict[str, Any] | None = None
+    stopped_by: dict[str, Any] | None = None
+    exit_status: int | None = None
+    signal: str | None = None
+    note: str = ""
+    error: str = ""
+    left_running: list[dict[str, Any]] = field(default_factory=list)
+    capture_pid: int | None = None
+    capture_started: int | None = (
+        None  # `process_start` of that pid, so that a reused one can't lie
+    )
+    pid: int | None = None  # of the command
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as the JSON object on disk."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Record:
+        """Raises ValueError if `data` isn't a record. What a later version added is left out."""
+        if not isinstance(data, dict) or not isinstance(data.get("id"), str):
+            raise ValueError("not a record: a JSON object with an id was expected")
+        known = {f.name for f in fields(cls)}
+        record = cls(**{key: value for key, value in data.items() if key in known})
+        record.state = State(record.state)
+        return record
+
+
+def new_id() -> str:
+    """An id that sorts by time, is hard to guess, and can be typed."""
+    return time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + "".join(
+        secrets.choice(ID_ALPHABET) for _ in range(6)
+    )
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` can be an id: of ours, or the name of a bare log. No path passes."""
+    return _ID.fullmatch(text) is not None
+
+
+def timestamp(seconds: float | None = None) -> str:
+    """ISO 8601 in UTC with milliseconds; of now, or of `seconds` since 1970."""
+    moment = datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_record(path: str) -> Record:
+    """Raises FileNotFoundError, or ValueError for a file that isn't a record."""
+    with open(path, "rb") as file:
+        return Record.from_json(json.loads(file.read()))
+
+
+def write_record(path: str, record: Record) -> None:
+    """Replace the record atomically: a reader sees the old one or the new one, whole."""
+    write_atomically(path, json.dumps(record.to_json(), indent=1).encode() + b"\n")
+
+
+def write_atomically(path: str, data: bytes) -> None:
+    """Write a file that never stands half-written under its name."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def hold(log_fd: int) -> None:
+    """Take the lock that says "this log is being captured", for the life of the descriptor."""
+    fcntl.flock(log_fd, fcntl.LOCK_EX)
+
+
+def is_held(log_path: str) -> bool:
+    """Whether a capture process holds this log: it lives. The kernel lets go when it dies."""
+    try:
+        fd = os.open(log_path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two who look at the same time don't take each other for a capture process.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def is_being_written(log_path: str) -> bool:
+    """Whether somebody has a bare log open for writing, or has just written to it."""
+    try:
+        fd = os.open(log_path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        just_written = time.time() - os.fstat(fd).st_mtime < _JUST_WRITTEN_SECONDS
+        return just_written or _has_writer(fd)
+    finally:
+        os.close(fd)
+
+
+def _has_writer(fd: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    try:
+        # Whoever opens the file while we hold the lease has it broken by this signal; SIGIO, the
+        # default, would end the process. SIGURG is ignored unless somebody handles it.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # not our file, or a file system without leases: the time of writing decides
+        return False
+    return False
+
+
+def process_start(pid: int) -> int | None:
+    """When the process began, in ticks since boot; with its pid it names a process for good.
+
+    None where there is no such process, or no /proc.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def exit_state(*, stopping: bool, timed_out: bool, exit_status: int | None) -> State:
+    """The final state of a source that came to its end."""
+    if timed_out:
+        return State.TIMED_OUT
+    if stopping:
+        return State.STOPPED
+    return State.SUCCEEDED if not exit_status else State.FAILED
+
+
+def summary(record: Record, log_bytes: int) -> Mapping[str, Any]:
+    """The record as clients get it: with its log's size, without what only the server needs."""
+    data = record.to_json()
+    for name in ("capture_started", "settings"):
+        del data[name]
+    data["log_bytes"] = log_bytes
+    data["can_stop"] = not record.state.is_final or bool(
+        record.state is State.LOST and record.left_running
+    )
+    if record.request is None:
+        data["can_stop"] = False
+    return data

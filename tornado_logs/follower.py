@@ -1,0 +1,377 @@
+"""Follows logs for their viewers: wakes them when a log grows, and encodes each block once for all.
+
+    follower = followers.follow(record)
+    async for data in follower.stream(offset, EVENTS):
+        self.write(data)
+        await self.flush()
+
+A viewer is an offset and a socket; nothing waits for it in memory. `stream` reads the file at the
+viewer's own offset, when the viewer has taken what came before. Viewers at the same offset, as all
+at the live edge are, get the same bytes object from a cache of the last few blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from tornado_logs import sse
+from tornado_logs.deployment import Record
+from tornado_logs.journal import (
+    BLOCK_BYTES,
+    Block,
+    LineTooLongError,
+    LogFile,
+    LongLine,
+    block_lines,
+)
+from tornado_logs.store import Deployments
+
+_CACHED_CHUNKS = 4
+_SCAN_SLICE_BYTES = 4 * 1024 * 1024  # some milliseconds of the event loop's time
+
+
+class Framing(Enum):
+    """How a log's bytes go over the wire."""
+
+    EVENTS = "one event per line"
+    BATCHES = "many lines in one event"
+    RAW = "the bytes as they are"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Encoded bytes of a log up to offset `end`."""
+
+    data: bytes
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class FollowSettings:
+    """The settings that matter to a follower; see `config.SETTINGS`."""
+
+    ping_seconds: float = 15.0
+    retry_ms: int = 1000
+    max_line_bytes: int = 65536
+    partial_seconds: float = 0.05
+
+
+class Followers:
+    """The logs that are being viewed, one follower for each."""
+
+    def __init__(self, deployments: Deployments, settings: FollowSettings) -> None:
+        self._deployments = deployments
+        self._settings = settings
+        self._followers: dict[str, Follower] = {}
+        self._unlisten = deployments.listen(self._on_record)
+
+    def follow(self, record: Record) -> Follower:
+        """The follower of this log; `release` it once the viewer has gone. Raises OSError."""
+        follower = self._followers.get(record.id)
+        if follower is None:
+            path = self._deployments.log_path(record.id)
+            follower = Follower(path, record, self._deployments.summary, self._settings)
+            self._followers[record.id] = follower
+            self._deployments.listen_to_log(record.id, follower.look)
+        follower.viewers += 1
+        return follower
+
+    def release(self, follower: Follower) -> None:
+        """A viewer has gone; with the last one the log is closed."""
+        follower.viewers -= 1
+        if not follower.viewers:
+            del self._followers[follower.record.id]
+            self._deployments.listen_to_log(follower.record.id, None)
+            follower.close()
+
+    def close(self) -> None:
+        """Follow nothing any more: all streams end, without having been told of an end."""
+        self._unlisten()
+        for follower in self._followers.values():
+            follower.shut_down()
+
+    def _on_record(self, deployment_id: str, record: Record | None) -> None:
+        if follower := self._followers.get(deployment_id):
+            follower.update(record)
+
+
+class Follower:
+    """One log that is being viewed, by any number of viewers."""
+
+    def __init__(
+        self,
+        path: str,
+        record: Record,
+        summarize: Callable[[Record], Mapping[str, Any]],
+        settings: FollowSettings,
+    ) -> None:
+        """Raises OSError if the log can't be opened."""
+        self.record = record
+        self.viewers = 0
+        self._summarize = summarize
+        self._settings = settings
+        self._log = LogFile(path)
+        self._size = self._log.size()
+        self._mark: str | None = None
+        self._was_cut = False
+        self._cuts = 0  # how often the log began anew; a stream that has seen fewer starts over
+        self._deleted = False
+        self._shut_down = False
+        self._chunks: dict[tuple[Framing, int], Chunk] = {}
+        self._long_lines: dict[int, LongLine] = {}
+        self._waiting: set[asyncio.Future[bool]] = set()
+        self._ping = asyncio.get_running_loop().call_later(settings.ping_seconds, self._on_ping)
+
+    def close(self) -> None:
+        """Close the log; no stream may be read afterwards."""
+        self._ping.cancel()
+        self._log.close()
+
+    def shut_down(self) -> None:
+        """End all streams at once."""
+        self._shut_down = True
+        self._wake()
+
+    def update(self, record: Record | None) -> None:
+        """The record has changed; with None the log was removed."""
+        if record is None:
+            self._deleted = True
+        else:
+            self._deleted = False
+            self.record = record
+        self.look()
+        self._chunks.clear()  # the last line may or may not count without its LF now
+        self._wake()
+
+    def look(self) -> None:
+        """See what has become of the file, and wake the viewers if there is something for them."""
+        if not self._log.is_at_path():
+            self._reopen()
+        size = self._log.size()
+        if size < self._size:
+            self._start_over()
+        if size != self._size:
+            self._size = size
+            self._wake()
+
+    def _reopen(self) -> None:
+        try:
+            log = LogFile(self._log.path)
+        except FileNotFoundError:  # the viewers hear of it when the record goes
+            return
+        self._log.close()
+        self._log = log
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._cuts += 1
+        self._size = 0
+        self._was_cut = True
+        self._mark = None
+        self._chunks.clear()
+        self._long_lines.clear()
+        self._wake()
+
+    def mark(self) -> str:
+        """The log's mark; see `LogFile.mark`."""
+        # After a cut the capture process gives the log a new mark, but a moment later than we look.
+        if self._mark is None or self._was_cut:
+            self._mark = self._log.mark()
+            if self._log.size() == 0:
+                mark, self._mark = self._mark, None
+                return mark
+        return self._mark
+
+    def is_at(self, cursor: sse.Cursor) -> bool:
+        """Whether this log can have given out this cursor."""
+        self.look()
+        if cursor.offset > self._size or not self._log.is_line_start(cursor.offset):
+            return False
+        return cursor.offset == 0 or cursor.mark == self.mark()
+
+    def has_nothing_after(self, cursor: sse.Cursor) -> bool:
+        """Whether whoever comes back with this cursor has had everything, the end too."""
+        return cursor.ended and self.record.state.is_final and cursor.offset == self._size
+
+    async def tail_start(self, lines: int) -> int:
+        """The offset at which the last `lines` lines begin; an unfinished last line counts."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, self._tail_start, lines)
+
+    def _tail_start(self, lines: int) -> int:
+        size = self._log.size()
+        ends_within_line = size > 0 and self._log.read(size - 1, 1) != b"\n"
+        total = self._log.count_lines(size) + ends_within_line
+        if lines == 0 and not ends_within_line:
+            return size
+        start = self._log.line_start(max(0, total - max(lines, 1)))
+        return size if start is None else start
+
+    async def stream(
+        self,
+        offset: int,
+        framing: Framing,
+        *,
+        partial: bool = False,
+        reset: bool = False,
+    ) -> AsyncGenerator[bytes, None]:
+        """The log from `offset` on, to its end, in pieces to be sent; heartbeats in between.
+
+        `partial`: also the line that is still being written. `reset`: the viewer asked for a
+        position that this log doesn't have; tell it to begin anew.
+        """
+        events = framing is not Framing.RAW
+        if events:
+            yield f"retry: {self._settings.retry_ms}\n\n".encode()
+        if reset:
+            yield self._reset()
+        cuts = self._cuts
+        partials = _Partials(self._settings.partial_seconds) if partial and events else None
+        while not self._shut_down:
+            if cuts != self._cuts:
+                cuts, offset = self._cuts, 0
+                if events:
+                    yield self._reset()
+            elif chunk := await self._chunk(offset, framing):
+                if cuts == self._cuts:
+                    offset = chunk.end
+                    yield chunk.data
+            elif self._deleted or self.record.state.is_final:
+                if events:
+                    yield self._end(offset)
+                return
+            elif partials and (data := self._partial(offset, partials)):
+                yield data
+            elif not await self._wait(partials.seconds_to_wait() if partials else None) and events:
+                yield sse.HEARTBEAT
+
+    def _reset(self) -> bytes:
+        data = {"reason": "the log is not the one that the cursor is of: it starts over"}
+        return sse.encode_json("reset", data, sse.Cursor(self.mark(), 0))
+
+    def _end(self, offset: int) -> bytes:
+        summary = dict(self._summarize(self.record))
+        if self._deleted:
+            summary["error"] = "the log was deleted while it was being read"
+        return sse.encode_json("end", summary, sse.Cursor(self.mark(), offset, ended=True))
+
+    async def _chunk(self, offset: int, framing: Framing) -> Chunk | None:
+        """The next encoded block at `offset`, None if there is none yet."""
+        key = (framing, offset)
+        chunk = self._chunks.get(key)
+        if chunk is None:
+            chunk = await self._encode(offset, framing)
+            if chunk is not None:
+                self._chunks[key] = chunk
+                while len(self._chunks) > _CACHED_CHUNKS:
+                    del self._chunks[next(iter(self._chunks))]
+        return chunk
+
+    async def _encode(self, offset: int, framing: Framing) -> Chunk | None:
+        if framing is Framing.RAW:
+            data = self._log.read(offset, min(BLOCK_BYTES, self._size - offset))
+            return Chunk(data, offset + len(data)) if data else None
+        block = await self._block(offset)
+        if block is None:
+            return None
+        lines, ends = block_lines(block, self._settings.max_line_bytes)
+        if framing is Framing.BATCHES:
+            return Chunk(sse.encode_batch(lines, block.end, self.mark()), block.end)
+        return Chunk(sse.encode_lines(lines, ends, self.mark()), block.end)
+
+    async def _block(self, offset: int) -> Block | None:
+        ended = self.record.state.is_final
+        try:
+            return self._log.read_block(offset, self._size, ended=ended)
+        except LineTooLongError:
+            return await self._long_block(offset)
+
+    async def _long_block(self, offset: int) -> Block | None:
+        """A line longer than a block: found in slices, so that nobody else waits for it."""
+        line = self._long_lines.setdefault(offset, LongLine(offset, offset, offset))
+        while line.end is None and self._log.scan_long_line(line, self._size, _SCAN_SLICE_BYTES):
+            await asyncio.sleep(0)
+            if self._long_lines.get(offset) is not line:  # the log was cut meanwhile
+                return None
+        if line.end is None and not (self.record.state.is_final and line.scanned == self._size):
+            return None
+        return self._log.long_block(line, self._size)
+
+    def _partial(self, offset: int, partials: _Partials) -> bytes | None:
+        """The unfinished line at `offset`, if it has changed and its time has come."""
+        if not partials.is_due(self._size, offset):
+            return None
+        most = self._settings.max_line_bytes
+        data = self._log.read(max(offset, self._size - most), most)
+        left_out_bytes = 0
+        if self._size - offset > most:
+            redrawn = data.find(b"\r") + 1
+            left_out_bytes = 0 if redrawn else self._size - offset - most
+            data = data[redrawn:] if redrawn else self._log.read(offset, most)
+        # A character whose last bytes aren't there yet is no invalid one.
+        text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+        line = sse.visible_line(text.encode())
+        line = sse.cut_line(line, most, left_out_bytes)
+        return sse.encode_event("partial", line.decode(errors="replace").replace("\n", " "))
+
+    async def _wait(self, seconds: float | None) -> bool:
+        """Wait until something has happened, or the seconds have passed; False to send a ping."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bool] = loop.create_future()
+        self._waiting.add(future)
+        timer = None if seconds is None else loop.call_later(seconds, _resolve, future)
+        try:
+            return await future
+        finally:
+            self._waiting.discard(future)
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self, *, ping: bool = False) -> None:
+        waiting, self._waiting = self._waiting, set()
+        for future in waiting:
+            if not future.done():
+                future.set_result(not ping)
+
+    def _on_ping(self) -> None:
+        self._wake(ping=True)
+        loop = asyncio.get_running_loop()
+        self._ping = loop.call_later(self._settings.ping_seconds, self._on_ping)
+
+
+class _Partials:
+    """Which state of the unfinished line one viewer has seen, and when it may see the next."""
+
+    def __init__(self, interval_seconds: float) -> None:
+        self._interval_seconds = interval_seconds
+        self._loop = asyncio.get_running_loop()
+        self._seen = (0, 0)
+        self._wanted = False
+        self._next_at = 0.0
+
+    def is_due(self, size: int, offset: int) -> bool:
+        """Whether to send the line from `offset` to `size` now; counts it as sent then."""
+        state = (size, offset)
+        if size == offset:
+            self._seen, self._wanted = state, False
+            return False
+        self._wanted = state != self._seen
+        if not self._wanted or self._loop.time() < self._next_at:
+            return False
+        self._seen, self._wanted = state, False
+        self._next_at = self._loop.time() + self._interval_seconds
+        return True
+
+    def seconds_to_wait(self) -> float | None:
+        """How long until the state that waits may be sent; None if none waits."""
+        return max(0.0, self._next_at - self._loop.time()) if self._wanted else None
+
+
+def _resolve(future: asyncio.Future[bool]) -> None:
+    if not future.done():
+        future.set_result(True)

@@ -1,0 +1,151 @@
+"""Deployments: list, start, look at, stop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tornado_logs import __version__
+from tornado_logs.catalog import RequestError
+from tornado_logs.config import ConfigError, parse_text
+from tornado_logs.deployment import Record, State
+from tornado_logs.handlers.base import EVENTS, HTML, JSON, TEXT, BaseHandler, UserError
+from tornado_logs.handlers.pages import page_json
+from tornado_logs.handlers.streaming import StreamingHandler
+from tornado_logs.launcher import LaunchError
+
+_MAX_PAGE = 1000
+
+
+class DeploymentsHandler(StreamingHandler):
+    """`GET` and `POST /deployments`."""
+
+    def get(self) -> None:
+        """The list, newest first: `limit`, `before=<id>`, `state`, `source`, `q` (in the name)."""
+        limit = self.get_query_argument("limit", "50")
+        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= _MAX_PAGE):
+            raise UserError(400, f"limit takes a number from 1 to {_MAX_PAGE}, found {limit!r}")
+        deployments = self.services.deployments
+        before = self.get_query_argument("before", None)
+        found, following = deployments.page(int(limit), before, self._filter())
+        self.write_json(
+            {"deployments": [deployments.summary(record) for record in found], "next": following}
+        )
+
+    def _filter(self) -> Any:
+        state, source = self.get_query_argument("state", ""), self.get_query_argument("source", "")
+        text = self.get_query_argument("q", "").casefold()
+        if state and state not in set(State):
+            raise UserError(400, f"there is no state {state!r}; there are: {', '.join(State)}")
+        return lambda record: (
+            (not state or record.state == state)
+            and (not source or record.source == source)
+            and text in record.name.casefold()
+        )
+
+    async def post(self) -> None:
+        """Start one; then answer with its record, its page, or by streaming it to its end."""
+        if self.request.headers.get("Last-Event-ID"):
+            # A client that lost a stream it had POSTed for would run the command a second time.
+            raise UserError(
+                400, "a POST starts a deployment anew; go on reading with GET /logs/<id> instead"
+            )
+        record = self._start(self._fields())
+        self.set_header("Location", f"/deployments/{record.id}")
+        wanted = self.wants(JSON, HTML, EVENTS, TEXT)
+        if wanted == HTML:
+            self.redirect(f"/deployments/{record.id}", status=303)
+        elif wanted == JSON:
+            self.write_json(self.services.deployments.summary(record), 201)
+        else:
+            await self.stream(record, raw=wanted == TEXT)
+
+    def _start(self, given: dict[str, Any]) -> Record:
+        source = given.pop("source", None) or self.services.sources.default_name()
+        name = given.pop("name", None) or ""
+        if not isinstance(source, str) or not isinstance(name, str):
+            raise UserError(400, "source and name take text")
+        try:
+            record, class_name = self.services.sources.prepare(source, given)
+            record.name = " ".join(name.split()) or record.name
+            record.requested_by = self.remote()
+            self.services.launcher.launch(record, class_name)
+        except RequestError as error:
+            raise UserError(400, str(error)) from error
+        except LaunchError as error:
+            raise UserError(500, str(error)) from error
+        self.services.deployments.add(record)
+        return record
+
+    def _fields(self) -> dict[str, Any]:
+        """What the body says: JSON, or a form whose texts become the options' types."""
+        content_type = (
+            self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        )
+        if content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
+            return self._form()
+        try:
+            data = json.loads(self.request.body)
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                400,
+                "the body is not JSON "
+                f"({error}); send a JSON object or a form, as in curl -d 'command=make deploy'",
+            ) from None
+        if not isinstance(data, dict):
+            raise UserError(400, f"the body is JSON, but not an object such as {_EXAMPLE}")
+        return data
+
+    def _form(self) -> dict[str, Any]:
+        given: dict[str, Any] = {}
+        for name in self.request.body_arguments:
+            # An empty field of a form is one that wasn't filled in.
+            if values := [value for value in self.get_body_arguments(name, strip=False) if value]:
+                given[name] = "\n".join(values)
+        source = given.get("source") or self.services.sources.default_name()
+        options = {option.name: option for option in self.services.sources.request_options(source)}
+        try:
+            return {
+                name: parse_text(options[name], text, name) if name in options else text
+                for name, text in given.items()
+            }
+        except ConfigError as error:
+            raise UserError(400, str(error)) from error
+
+
+class DeploymentHandler(BaseHandler):
+    """`GET /deployments/<id>`: its page or its record."""
+
+    def get(self, deployment_id: str) -> None:
+        """A page for a browser, JSON for everybody else."""
+        record = self.record(deployment_id)
+        summary = self.services.deployments.summary(record)
+        if self.wants(JSON, HTML) == HTML:
+            page_data = page_json({"record": summary})
+            self.render("deployment.html", version=__version__, record=summary, page_data=page_data)
+        else:
+            self.write_json(summary)
+
+
+class StopHandler(BaseHandler):
+    """`POST /deployments/<id>/stop`."""
+
+    async def post(self, deployment_id: str) -> None:
+        """Ask it to end; the answer doesn't wait for that."""
+        record = self.record(deployment_id)
+        try:
+            await self.services.stop(record, self.remote())
+        except LaunchError as error:
+            raise UserError(409, str(error)) from error
+        if self.wants(JSON, HTML) == HTML:
+            self.redirect(f"/deployments/{record.id}", status=303)
+        else:
+            self.write_json(self.summary_of(record.id), 202)
+
+    def summary_of(self, deployment_id: str) -> Mapping[str, Any]:
+        """The record as it is by now."""
+        return self.services.deployments.summary(self.record(deployment_id))
+
+
+_EXAMPLE = '{"command": "make deploy"}'

@@ -1,0 +1,386 @@
+r"""One log on disk: append to it, read blocks of it from an offset, find its lines by number.
+
+    writer = JournalWriter(log_fd, "data/x.idx")       # in the capture process, the only writer
+    writer.append(b"one\ntwo\n")
+
+    log = LogFile("data/x.log")                        # in any number of readers
+    block = log.read_block(0, log.size())              # Block(start=0, end=8, data=b"one\ntwo\n")
+
+The log holds the bytes of its source and nothing else. The index beside it holds checkpoints, so
+that a line of a log of any size is found by a short scan; without an index (a bare log), the
+reader makes checkpoints of its own, in memory.
+
+The index: records of 24 bytes, little-endian. The first: `TLOGIDX1`, the log's mark (8 hex digits),
+the time it was made. Each other: the time, the byte offset that the log had reached, the number of
+LFs before it. Times are microseconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import time
+import zlib
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from tornado_logs import sse
+
+BLOCK_BYTES = 256 * 1024
+"""How much of a log is read, encoded and sent at a time."""
+
+CHECKPOINT_BYTES = 1024 * 1024
+CHECKPOINT_SECONDS = 0.01
+
+_MAGIC = b"TLOGIDX1"
+_HEADER = struct.Struct("<8s8sQ")
+_CHECKPOINT = struct.Struct("<QQQ")
+_SCAN_BYTES = 1024 * 1024
+_MARK_BYTES = 256
+
+
+class JournalError(Exception):
+    """A log can't be read or written. The message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Whole lines of a log, from offset `start` to offset `end`.
+
+    `data` is their bytes, LFs included; the last line of an ended log may lack it. Of one line that
+    is too long to be held, `data` is what a reader gets to see, and `left_out_bytes` what not.
+    """
+
+    start: int
+    end: int
+    data: bytes
+    left_out_bytes: int = 0
+
+
+@dataclass(slots=True)
+class LongLine:
+    """How far the search for the end of a long line has come; kept, so none is read twice."""
+
+    start: int
+    scanned: int
+    last_redraw: int  # where the text after the line's last CR begins
+    end: int | None = None  # the offset of its LF, once found
+
+
+class JournalWriter:
+    """Appends to a log and keeps its index. Holds no more than the piece it is given."""
+
+    def __init__(
+        self, log_fd: int, index_path: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._log_fd = log_fd
+        self._index_path = index_path
+        self._clock = clock
+        self._offset = 0
+        self._lines = 0
+        self._checkpoint_offset = 0
+        self._checkpoint_time = 0.0
+        self._index_fd = self._new_index()
+
+    def append(self, piece: bytes) -> None:
+        """Write all of `piece`. Raises OSError, with what could be written in the log."""
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(self._log_fd, view) :]
+        self._offset += len(piece)
+        self._lines += piece.count(b"\n")
+        if os.fstat(self._log_fd).st_size != self._offset:
+            self._start_over()
+        now = self._clock()
+        # A clock set back must not hold checkpoints up, hence abs().
+        late = abs(now - self._checkpoint_time) >= CHECKPOINT_SECONDS
+        if late or self._offset - self._checkpoint_offset >= CHECKPOINT_BYTES:
+            self._checkpoint(now)
+
+    def idle_seconds(self) -> float | None:
+        """After how long `settle` has something to do, None if it has nothing."""
+        if self._offset == self._checkpoint_offset:
+            return None
+        return max(0.0, CHECKPOINT_SECONDS - abs(self._clock() - self._checkpoint_time))
+
+    def settle(self) -> None:
+        """Give the last bytes their checkpoint, if one is due."""
+        if self.idle_seconds() == 0.0:
+            self._checkpoint(self._clock())
+
+    def close(self) -> None:
+        """Write the last checkpoint. The log's descriptor stays its owner's."""
+        if self._offset != self._checkpoint_offset:
+            self._checkpoint(self._clock())
+        os.close(self._index_fd)
+
+    def _checkpoint(self, now: float) -> None:
+        os.write(self._index_fd, _CHECKPOINT.pack(int(now * 1e6), self._offset, self._lines))
+        self._checkpoint_offset, self._checkpoint_time = self._offset, now
+
+    def _new_index(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        fd = os.open(self._index_path, flags, 0o666)
+        mark = os.urandom(4).hex().encode()
+        os.write(fd, _HEADER.pack(_MAGIC, mark, int(self._clock() * 1e6)))
+        return fd
+
+    def _start_over(self) -> None:
+        """Somebody else cut or wrote the log: its offsets mean something else from here on."""
+        os.close(self._index_fd)
+        self._index_fd = self._new_index()
+        self._offset = os.fstat(self._log_fd).st_size
+        # Opened by path: the log's own descriptor is for appending only.
+        with open(self._index_path.removesuffix(".idx") + ".log", "rb", buffering=0) as log:
+            self._lines = sum(piece.count(b"\n") for piece in _pieces(log.fileno(), self._offset))
+        self._checkpoint_offset, self._checkpoint_time = -1, 0.0
+
+
+def _pieces(fd: int, end: int, start: int = 0) -> Iterator[bytes]:
+    while start < end:
+        piece = os.pread(fd, min(_SCAN_BYTES, end - start), start)
+        if not piece:  # cut meanwhile
+            return
+        yield piece
+        start += len(piece)
+
+
+class LogFile:
+    """The reading side of one log. Safe to use from several threads; knows nothing of writers."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError, FileNotFoundError among them."""
+        self.path = path
+        self.fd = os.open(path, os.O_RDONLY)
+        self._index: _Checkpoints | None = None
+        self._index_lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the descriptor; nothing may be read afterwards."""
+        os.close(self.fd)
+
+    def size(self) -> int:
+        """How many bytes the log has now."""
+        return os.fstat(self.fd).st_size
+
+    def is_at_path(self) -> bool:
+        """Whether the path still names this file, not another and not none."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def read(self, offset: int, count: int) -> bytes:
+        """Up to `count` bytes at `offset`; fewer only at the end."""
+        return os.pread(self.fd, count, offset)
+
+    def mark(self) -> str:
+        """Eight hex digits that tell this log from another of its name: see `sse.Cursor`.
+
+        From the index where there is one, else from the log's first line (its first 256 bytes).
+        """
+        try:
+            with open(_index_path(self.path), "rb") as file:
+                header = file.read(_HEADER.size)
+        except FileNotFoundError:
+            header = b""
+        if len(header) == _HEADER.size and header.startswith(_MAGIC):
+            return header[8:16].decode("ascii", "replace")
+        head = self.read(0, _MARK_BYTES)
+        return f"{zlib.crc32(head[: head.find(10) + 1 or None]):08x}"
+
+    def is_line_start(self, offset: int) -> bool:
+        """Whether a line begins at `offset`, or the log ends there."""
+        size = self.size()
+        return offset in (0, size) or (offset < size and self.read(offset - 1, 1) == b"\n")
+
+    def read_block(self, offset: int, size: int, *, ended: bool = False) -> Block | None:
+        """The whole lines at `offset`, some 256 KiB at most; None if no line is whole yet.
+
+        `size` is the log's, as the caller knows it. With `ended` the last line counts without its
+        LF. Raises LineTooLongError where the line has to be searched for its end.
+        """
+        data = self.read(offset, min(BLOCK_BYTES, size - offset))
+        end = data.rfind(b"\n") + 1
+        if end:
+            return Block(offset, offset + end, data if end == len(data) else data[:end])
+        if len(data) >= BLOCK_BYTES:
+            raise LineTooLongError(offset)
+        return Block(offset, offset + len(data), data) if ended and data else None
+
+    def scan_long_line(self, line: LongLine, size: int, max_bytes: int) -> bool:
+        """Search on for the line's end, through `max_bytes` at most; whether there is more."""
+        limit = min(size, line.scanned + max_bytes)
+        while line.scanned < limit:
+            piece = self.read(line.scanned, min(_SCAN_BYTES, limit - line.scanned))
+            end = piece.find(b"\n")
+            text = piece if end < 0 else piece[:end]
+            redraw = text.rstrip(b"\r").rfind(b"\r")
+            if redraw >= 0:
+                line.last_redraw = line.scanned + redraw + 1
+            if end >= 0:
+                line.end = line.scanned + end
+                return False
+            if not piece:
+                return False
+            line.scanned += len(piece)
+        return line.scanned < size
+
+    def block_now(self, offset: int, size: int) -> Block | None:
+        """`read_block` of an ended log, whatever a line's length: not for the event loop."""
+        try:
+            return self.read_block(offset, size, ended=True)
+        except LineTooLongError:
+            line = LongLine(offset, offset, offset)
+            self.scan_long_line(line, size, size)
+            return self.long_block(line, size)
+
+    def long_block(self, line: LongLine, size: int) -> Block:
+        """What a reader sees of a long line; without an end, it ends with the log, at `size`."""
+        end = size if line.end is None else line.end
+        following = end if line.end is None else end + 1
+        drawn_bytes = end - line.last_redraw
+        if drawn_bytes >= BLOCK_BYTES:
+            data = self.read(line.last_redraw, BLOCK_BYTES)
+            return Block(line.start, following, data, drawn_bytes - len(data))
+        # The text fits; of the states drawn before it, the last may show to the right of it.
+        data = self.read(end - BLOCK_BYTES, BLOCK_BYTES)
+        return Block(line.start, following, data[data.find(b"\r") + 1 :])
+
+    def line_start(self, number: int) -> int | None:
+        """The offset at which line `number` (the first is 0) begins; None if there is none.
+
+        The line after the last LF counts, even while it is empty. May scan: not for the event loop.
+        """
+        if number <= 0:
+            return 0
+        offset, lines = self._checkpoints().before_line(number, self.size())
+        for piece in _pieces(self.fd, self.size(), offset):
+            count = piece.count(b"\n")
+            if lines + count >= number:
+                return offset + _nth_line_end(piece, number - lines)
+            lines += count
+            offset += len(piece)
+        return None
+
+    def count_lines(self, end: int) -> int:
+        """How many LFs there are before offset `end`. May scan: not for the event loop."""
+        offset, lines = self._checkpoints().before_offset(end, self.size())
+        return lines + sum(piece.count(b"\n") for piece in _pieces(self.fd, end, offset))
+
+    def _checkpoints(self) -> _Checkpoints:
+        with self._index_lock:
+            if self._index is None:
+                self._index = _FileCheckpoints.open(self) or _ScannedCheckpoints(self)
+            return self._index
+
+
+def block_lines(block: Block, max_line_bytes: int) -> tuple[list[bytes], list[int]]:
+    """The lines of a block as a reader gets to see them, and the offset after each."""
+    if block.end - block.start == len(block.data):
+        lines = sse.visible_lines(block.data, max_line_bytes)
+        return lines, sse.line_ends(block.data, block.start)
+    (line,) = sse.visible_lines(block.data, BLOCK_BYTES)  # it holds one line and no LF
+    return [sse.cut_line(line, max_line_bytes, block.left_out_bytes)], [block.end]
+
+
+class LineTooLongError(Exception):
+    """A line doesn't fit into a block: `offset` is where it begins."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+def _index_path(log_path: str) -> str:
+    return log_path.removesuffix(".log") + ".idx"
+
+
+def _nth_line_end(piece: bytes, count: int) -> int:
+    end = 0
+    for _ in range(count):
+        end = piece.index(b"\n", end) + 1
+    return end
+
+
+class _Checkpoints(Protocol):
+    """Places in a log of which offset and number of LFs before it are known."""
+
+    def before_line(self, number: int, size: int) -> tuple[int, int]:
+        """(offset, lines) of the last checkpoint with fewer than `number` LFs before it."""
+
+    def before_offset(self, end: int, size: int) -> tuple[int, int]:
+        """(offset, lines) of the last checkpoint at or before the offset `end`."""
+
+
+class _FileCheckpoints:
+    """The checkpoints of an index file, read where they are needed and never kept."""
+
+    def __init__(self, fd: int, log: LogFile) -> None:
+        self._fd = fd
+        self._log = log
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+    @classmethod
+    def open(cls, log: LogFile) -> _FileCheckpoints | None:
+        """None where the log has no index, or one that isn't its own."""
+        try:
+            index = cls(os.open(_index_path(log.path), os.O_RDONLY), log)
+        except FileNotFoundError:
+            return None
+        magic = os.pread(index._fd, len(_MAGIC), 0) == _MAGIC
+        fits = index._entry(len(index) - 1)[0] <= log.size() if magic and len(index) else magic
+        return index if fits else None
+
+    def __len__(self) -> int:
+        return max(0, os.fstat(self._fd).st_size // _CHECKPOINT.size - 1)
+
+    def _entry(self, number: int) -> tuple[int, int]:
+        data = os.pread(self._fd, _CHECKPOINT.size, (number + 1) * _CHECKPOINT.size)
+        _, offset, lines = _CHECKPOINT.unpack(data)
+        return offset, lines
+
+    def _last(self, key: Callable[[tuple[int, int]], int], below: int) -> tuple[int, int]:
+        found = bisect_right(range(len(self)), below - 1, key=lambda i: key(self._entry(i)))
+        return self._entry(found - 1) if found else (0, 0)
+
+    def before_line(self, number: int, size: int) -> tuple[int, int]:
+        return self._last(lambda entry: entry[1], number)
+
+    def before_offset(self, end: int, size: int) -> tuple[int, int]:
+        return self._last(lambda entry: entry[0], end + 1)
+
+
+class _ScannedCheckpoints:
+    """Checkpoints made by reading the log once; as it grows, only what is new is read."""
+
+    def __init__(self, log: LogFile) -> None:
+        self._log = log
+        self._lock = threading.Lock()
+        self._offsets = [0]
+        self._lines = [0]
+
+    def before_line(self, number: int, size: int) -> tuple[int, int]:
+        self._extend(size)
+        found = bisect_right(self._lines, number - 1) - 1
+        return self._offsets[found], self._lines[found]
+
+    def before_offset(self, end: int, size: int) -> tuple[int, int]:
+        self._extend(size)
+        found = bisect_right(self._offsets, end) - 1
+        return self._offsets[found], self._lines[found]
+
+    def _extend(self, size: int) -> None:
+        with self._lock:
+            if size < self._offsets[-1]:  # cut since
+                self._offsets, self._lines = [0], [0]
+            # Whole pieces only: a checkpoint within what is still growing would be one each call.
+            whole = size - (size - self._offsets[-1]) % _SCAN_BYTES
+            for piece in _pieces(self._log.fd, whole, self._offsets[-1]):
+                self._offsets.append(self._offsets[-1] + len(piece))
+                self._lines.append(self._lines[-1] + piece.count(b"\n"))

@@ -1,0 +1,244 @@
+"""Starts and stops deployments, and finds out which have lost their capture process.
+
+The server owns no command. It asks the fork server for a capture process (`tornado_logs.capture`)
+and from then on knows only files: the record, and the lock on the log that says "still captured".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tornado_logs import processes
+from tornado_logs.capture import CaptureRequest, send_request, take_stop_request
+from tornado_logs.deployment import (
+    Record,
+    State,
+    hold,
+    is_held,
+    new_id,
+    process_start,
+    read_record,
+    timestamp,
+    write_atomically,
+    write_record,
+)
+from tornado_logs.source import DEPLOYMENT_VARIABLE
+
+_STOP_GRACE_SECONDS = 10.0
+_UNKILLABLE_SECONDS = 5.0
+_CHECK_SECONDS = 0.1
+
+
+class LaunchError(Exception):
+    """A deployment could not be started or stopped. The message is a sentence for the user."""
+
+
+class Launcher:
+    """Starts, stops and adopts the capture processes of one data folder."""
+
+    def __init__(self, data_dir: str, preload: Sequence[str] = ()) -> None:
+        """`preload`: source classes ("package.module:Class") for the fork server to import."""
+        self._data_dir = data_dir
+        self._preload = preload
+        self._fork_server: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Start the fork server, so that the first deployment finds it ready."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._fork_server = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "tornado_logs.capture",
+                    str(theirs.fileno()),
+                    *self._preload,
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # a ^C in the server's terminal is for the server alone
+            )
+        self._socket = ours
+
+    def close(self) -> None:
+        """Let the fork server end. What it has forked goes on."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._fork_server is not None:
+            self._fork_server.wait()
+            self._fork_server = None
+
+    def launch(self, record: Record, source_class: str) -> None:
+        """Give the record its id, write it, and start its capture process. Raises LaunchError."""
+        record.id = new_id()
+        record.created_at = timestamp()
+        try:
+            log_fd = os.open(
+                self._path(record.id, ".log"),
+                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND,
+                0o666,
+            )
+        except OSError as error:
+            raise LaunchError(
+                f"cannot create a log in {self._data_dir}: {error.strerror}"
+            ) from error
+        try:
+            # The lock is taken here and travels with the descriptor, so at no moment is there a
+            # deployment that waits for its capture process and looks as if it had lost it.
+            hold(log_fd)
+            write_record(self._path(record.id, ".json"), record)
+            self._request(CaptureRequest(self._data_dir, record.id, source_class), log_fd)
+        except OSError as error:
+            for suffix in (".log", ".json"):
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path(record.id, suffix))
+            raise LaunchError(f"cannot start a deployment: {error.strerror or error}") from error
+        finally:
+            os.close(log_fd)
+
+    def _request(self, request: CaptureRequest, log_fd: int) -> None:
+        """Ask the fork server; if it has died, ask a new one."""
+        for _ in range(2):
+            if self._socket is None:
+                self.start()
+                assert self._socket is not None
+            try:
+                return send_request(self._socket, request, log_fd)
+            except (BrokenPipeError, ConnectionResetError):
+                self.close()
+        raise OSError("the fork server does not stay alive")
+
+    def stop(self, record: Record, requested_by: Mapping[str, Any]) -> None:
+        """Ask the capture process to end its source; it says itself when that is done.
+
+        Raises LaunchError if there is no capture process.
+        """
+        pid = record.capture_pid
+        if record.state is not State.RUNNING or pid is None:
+            raise LaunchError(f"{record.id} is not running: its state is {record.state}")
+        with _Handle(pid) as handle:
+            # Only now that the handle is open does the check hold for what the signal will reach.
+            held = is_held(self._path(record.id, ".log"))
+            if not held or process_start(pid) != record.capture_started:
+                raise LaunchError(f"{record.id} has lost its capture process; nothing to stop")
+            write_atomically(
+                self._path(record.id, ".stop"), json.dumps(dict(requested_by)).encode()
+            )
+            handle.signal(signal.SIGTERM)
+
+    async def end_left_running(self, record: Record, requested_by: Mapping[str, Any]) -> Record:
+        """End what still runs of a lost deployment: TERM, after the grace KILL. The new record."""
+        loop = asyncio.get_running_loop()
+        grace_seconds = float(record.settings.get("stop_grace_seconds") or _STOP_GRACE_SECONDS)
+        kill_at = loop.time() + grace_seconds
+        number = signal.SIGTERM
+        while left := await loop.run_in_executor(None, _survivors, record.id):
+            for process in left:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process["pid"], number)
+            if loop.time() > kill_at + _UNKILLABLE_SECONDS:
+                break
+            number = signal.SIGKILL if loop.time() >= kill_at else signal.SIGTERM
+            await asyncio.sleep(_CHECK_SECONDS)
+        record.left_running = left
+        record.stopped_by = dict(requested_by)
+        write_record(self._path(record.id, ".json"), record)
+        return record
+
+    def find_lost(self, deployment_id: str) -> Record | None:
+        """If its capture process has died, write and return the record that says so, else None.
+
+        Reads all of /proc: not for the event loop.
+        """
+        if is_held(self._path(deployment_id, ".log")):
+            return None
+        with contextlib.suppress(FileNotFoundError), self._claim(deployment_id) as claimed:
+            record = read_record(self._path(deployment_id, ".json"))
+            if not claimed or record.state.is_final:
+                return None
+            self._mark_lost(record)
+            return record
+        return None
+
+    @contextlib.contextmanager
+    def _claim(self, deployment_id: str) -> Any:
+        """The lock of a dead capture process: whether we have it, so no other server writes too."""
+        fd = os.open(self._path(deployment_id, ".log"), os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(fd)
+
+    def _mark_lost(self, record: Record) -> None:
+        never_began = record.state is State.QUEUED
+        record.left_running = _survivors(record.id)
+        record.stopped_by = take_stop_request(self._path(record.id, ".stop"))
+        record.state = State.LOST
+        record.ended_at = timestamp(os.stat(self._path(record.id, ".log")).st_mtime)
+        record.note = _lost_note(never_began=never_began, left=record.left_running)
+        write_record(self._path(record.id, ".json"), record)
+
+    def _path(self, deployment_id: str, suffix: str) -> str:
+        return os.path.join(self._data_dir, deployment_id + suffix)
+
+
+class _Handle:
+    """A process that can be signalled without the danger that its pid means another by now."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._fd = -1
+
+    def __enter__(self) -> _Handle:
+        if hasattr(os, "pidfd_open"):
+            try:
+                self._fd = os.pidfd_open(self._pid)
+            except ProcessLookupError:
+                raise LaunchError("its capture process has just ended; nothing to stop") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._fd >= 0:
+                signal.pidfd_send_signal(self._fd, number)
+            else:
+                os.kill(self._pid, number)
+
+
+def _survivors(deployment_id: str) -> list[dict[str, Any]]:
+    """What still runs of a deployment: told by a variable that its command was started with."""
+    return [
+        {"pid": pid, "command": processes.command_of(pid)}
+        for pid in processes.with_variable(DEPLOYMENT_VARIABLE, deployment_id)
+    ]
+
+
+def _lost_note(*, never_began: bool, left: Sequence[Mapping[str, Any]]) -> str:
+    if never_began:
+        return "The server ended before the command was started: it never ran."
+    note = "Its capture process died, so how the command ended is not known; the log goes as far"
+    note += " as it was written."
+    if not left:
+        return note + " Nothing of the command runs any more."
+    names = ", ".join(f"{process['pid']} ({process['command']})" for process in left)
+    return note + f" Still running: {names}. Stop ends them."

@@ -1,0 +1,96 @@
+"""What the kernel knows of processes: who runs, whose child it is, what it was started with.
+
+Read from /proc, or from ps(1) where there is no /proc.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+_PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+_MAX_COMMAND_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process, as it was a moment ago."""
+
+    pid: int
+    parent_pid: int
+    is_zombie: bool
+
+
+def become_subreaper() -> None:
+    """Let orphaned descendants become our children, so that none escapes by daemonising."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def descendants(root_pid: int) -> list[Process]:
+    """All processes below `root_pid`, zombies too; parents come before their children."""
+    children: dict[int, list[Process]] = {}
+    for process in _all_processes():
+        children.setdefault(process.parent_pid, []).append(process)
+    found: list[Process] = []
+    waiting = [root_pid]
+    while waiting:
+        below = children.pop(waiting.pop(), [])
+        found += below
+        waiting += [process.pid for process in below]
+    return found
+
+
+def with_variable(name: str, value: str) -> list[int]:
+    """The processes that were started with this environment variable; ours alone to read."""
+    entry = f"{name}={value}".encode()
+    return [pid for pid in _proc_pids() if entry in _proc_file(pid, "environ").split(b"\0")]
+
+
+def command_of(pid: int) -> str:
+    """The command line of a process, shortened; empty if it is gone."""
+    if _has_proc():
+        line = _proc_file(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace")
+    else:
+        line = _ps("-o", "command=", "-p", str(pid))
+    return line.strip()[:_MAX_COMMAND_CHARS]
+
+
+def _all_processes() -> Iterator[Process]:
+    if not _has_proc():
+        for line in _ps("-axo", "pid=,ppid=,stat=").splitlines():
+            pid_text, parent_text, state_text = line.split()[:3]
+            yield Process(int(pid_text), int(parent_text), state_text.startswith("Z"))
+        return
+    for pid in _proc_pids():
+        # proc(5): "pid (name) state ppid ...", where the name may hold anything, ")" too.
+        state, parent, *_ = _proc_file(pid, "stat").rpartition(b")")[2].split() or (b"", b"")
+        if parent:
+            yield Process(pid, int(parent), state == b"Z")
+
+
+def _has_proc() -> bool:
+    return os.path.exists("/proc/self/stat")
+
+
+def _proc_pids() -> list[int]:
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+    except FileNotFoundError:
+        return []
+
+
+def _proc_file(pid: int, name: str) -> bytes:
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except OSError:  # gone meanwhile, or somebody else's
+        return b""
+
+
+def _ps(*args: str) -> str:
+    return subprocess.run(["ps", *args], capture_output=True, text=True, check=False).stdout

@@ -1,0 +1,242 @@
+"""All deployments of a data folder: found, listed, and kept up to date as their files change.
+
+Files are the database: what is kept in memory is a copy of the records, made anew from the files
+whenever the server starts. A `*.log` without a record is a deployment too (a bare log).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tornado.ioloop import PeriodicCallback
+
+from tornado_logs.deployment import (
+    Record,
+    State,
+    is_being_written,
+    is_id,
+    read_record,
+    summary,
+    timestamp,
+)
+from tornado_logs.launcher import Launcher
+from tornado_logs.watch import Changes, FolderWatch
+
+_RECHECK_SECONDS = 2.1  # a little more than what counts as "just written"
+_LOCK_RELEASE_SECONDS = 0.05
+_POLL_ALIVE_MS = 2000
+
+Listener = Callable[[str, Record | None], None]
+"""Called with an id and its record, new or changed; with None once it is gone."""
+
+logger = logging.getLogger("tornado_logs")
+
+
+class Deployments:
+    """Everything in one data folder. Its methods belong to the event loop's thread."""
+
+    def __init__(self, data_dir: str, launcher: Launcher) -> None:
+        self.data_dir = data_dir
+        self._launcher = launcher
+        self._records: dict[str, Record] = {}
+        self._listeners: set[Listener] = set()
+        self._log_listeners: dict[str, Callable[[], None]] = {}
+        self._watch: FolderWatch | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._rechecks: dict[str, asyncio.TimerHandle] = {}
+        self._alive_checks: PeriodicCallback | None = None
+
+    def start(self) -> None:
+        """Read what is there and watch for changes. Raises OSError."""
+        self._watch = FolderWatch(self.data_dir, self._on_change)
+        for entry in os.scandir(self.data_dir):
+            if entry.name.endswith(".log"):
+                self._refresh(entry.name.removesuffix(".log"))
+        if not self._watch.tells_closing:
+            self._alive_checks = PeriodicCallback(self._check_all_alive, _POLL_ALIVE_MS)
+            self._alive_checks.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._watch is not None:
+            self._watch.close()
+        if self._alive_checks is not None:
+            self._alive_checks.stop()
+        for task in self._tasks:
+            task.cancel()
+        for timer in self._rechecks.values():
+            timer.cancel()
+
+    def log_path(self, deployment_id: str) -> str:
+        """Where its log is."""
+        return self._path(deployment_id, ".log")
+
+    def get(self, deployment_id: str) -> Record | None:
+        """The record as it is now; None if there is no such deployment."""
+        if not is_id(deployment_id):
+            return None
+        if deployment_id not in self._records:
+            self._refresh(deployment_id)
+        return self._records.get(deployment_id)
+
+    def summary(self, record: Record) -> dict[str, Any]:
+        """The record as clients get it."""
+        try:
+            log_bytes = os.stat(self.log_path(record.id)).st_size
+        except FileNotFoundError:
+            log_bytes = 0
+        return dict(summary(record, log_bytes))
+
+    def newest_first(self) -> Iterator[Record]:
+        """All records, by the time they were created."""
+        return iter(sorted(self._records.values(), key=_age, reverse=True))
+
+    def page(
+        self, limit: int, before: str | None, matches: Callable[[Record], bool]
+    ) -> tuple[list[Record], str | None]:
+        """At most `limit` records older than `before`, and what to ask the next page with."""
+        start = self.get(before) if before else None
+        older = (
+            record
+            for record in self.newest_first()
+            if (start is None or _age(record) < _age(start)) and matches(record)
+        )
+        found = [record for record, _ in zip(older, range(limit + 1), strict=False)]
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    def add(self, record: Record) -> None:
+        """A deployment that has just been created here, or its record changed."""
+        self._records[record.id] = record
+        self._tell(record.id, record)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` called with every change, until the function returned is called."""
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
+
+    def listen_to_log(self, deployment_id: str, grew: Callable[[], None] | None) -> None:
+        """Have `grew` called when this log may have grown; None ends that."""
+        if grew is None:
+            self._log_listeners.pop(deployment_id, None)
+        else:
+            self._log_listeners[deployment_id] = grew
+
+    def _tell(self, deployment_id: str, record: Record | None) -> None:
+        for listener in tuple(self._listeners):
+            listener(deployment_id, record)
+
+    def _on_change(self, changes: Changes) -> None:
+        written, changed = changes.written, changes.changed
+        if changes.overflow:
+            names = {entry.name for entry in os.scandir(self.data_dir)}
+            written = changed = names | {f"{known}.log" for known in self._records}
+        for name in written | changed:
+            stem, dot, suffix = name.rpartition(".")
+            if not dot or not is_id(stem):
+                continue
+            if suffix == "json" and name in changed:
+                self._refresh(stem)
+            elif suffix == "log":
+                self._on_log_change(stem, only_written=name not in changed)
+
+    def _on_log_change(self, deployment_id: str, *, only_written: bool) -> None:
+        if grew := self._log_listeners.get(deployment_id):
+            grew()
+        record = self._records.get(deployment_id)
+        if record is None or (
+            record.request is None and (record.state.is_final or not only_written)
+        ):
+            self._refresh(deployment_id)
+        elif only_written:
+            return
+        elif not os.path.exists(self.log_path(deployment_id)):
+            self._forget(deployment_id)
+        elif not record.state.is_final:
+            self._check_alive_soon(deployment_id)
+
+    def _check_all_alive(self) -> None:
+        for record in self._records.values():
+            if not record.state.is_final and record.request is not None:
+                self._check_alive_soon(record.id)
+
+    def _refresh(self, deployment_id: str) -> None:
+        """Read the record anew, or look at the bare log anew."""
+        if not is_id(deployment_id):
+            logger.warning("%s.log in %s is left out: %s", deployment_id, self.data_dir, _NAME_HINT)
+            return
+        if not os.path.exists(self.log_path(deployment_id)):
+            self._forget(deployment_id)
+            return
+        try:
+            record = read_record(self._path(deployment_id, ".json"))
+        except FileNotFoundError:
+            record = self._bare(deployment_id)
+        except ValueError as error:
+            record = self._bare(deployment_id)
+            record.error = f"its record {deployment_id}.json can't be read: {error}"
+        if record.request is not None and not record.state.is_final:
+            self._check_alive_soon(deployment_id)
+        if record != self._records.get(deployment_id):
+            self.add(record)
+
+    def _forget(self, deployment_id: str) -> None:
+        if self._records.pop(deployment_id, None) is not None:
+            self._tell(deployment_id, None)
+
+    def _bare(self, deployment_id: str) -> Record:
+        path = self.log_path(deployment_id)
+        known = self._records.get(deployment_id)
+        written_at = timestamp(os.stat(path).st_mtime)
+        writing = is_being_written(path)
+        if writing:
+            self._later(deployment_id, _RECHECK_SECONDS, self._refresh)
+        return Record(
+            id=deployment_id,
+            name=f"{deployment_id}.log",
+            state=State.RUNNING if writing else State.FINISHED,
+            created_at=known.created_at if known else written_at,
+            started_at=known.created_at if known else written_at,
+            ended_at=None if writing else written_at,
+        )
+
+    def _later(self, deployment_id: str, seconds: float, call: Callable[[str], None]) -> None:
+        if deployment_id in self._rechecks:
+            return
+
+        def run() -> None:
+            del self._rechecks[deployment_id]
+            call(deployment_id)
+
+        loop = asyncio.get_running_loop()
+        self._rechecks[deployment_id] = loop.call_later(seconds, run)
+
+    def _check_alive_soon(self, deployment_id: str) -> None:
+        # The kernel tells of the closed log a moment before it lets go of the lock.
+        self._later(deployment_id, _LOCK_RELEASE_SECONDS, self._start_check)
+
+    def _start_check(self, deployment_id: str) -> None:
+        task = asyncio.create_task(self._check_alive(deployment_id))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _check_alive(self, deployment_id: str) -> None:
+        loop = asyncio.get_running_loop()
+        lost = await loop.run_in_executor(None, self._launcher.find_lost, deployment_id)
+        if lost is not None:
+            self.add(lost)
+
+    def _path(self, deployment_id: str, suffix: str) -> str:
+        return os.path.join(self.data_dir, deployment_id + suffix)
+
+
+_NAME_HINT = (
+    "a name has letters, digits, '.', '_' and '-' only, and begins with none of the last two"
+)
+
+
+def _age(record: Record) -> tuple[str, str]:
+    return record.created_at, record.id

@@ -1,0 +1,100 @@
+"""Tells which files of one folder have changed: by inotify, or by looking again and again.
+
+watch = FolderWatch("data", on_change)    # on the event loop: on_change(Changes) from now on
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tornado.ioloop import IOLoop, PeriodicCallback
+
+_POLL_MS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What has happened to the files of a folder since the last time.
+
+    `written`: names whose file was written. `changed`: names whose file was created, replaced or
+    removed, or closed by somebody who had it open for writing. `overflow`: the kernel's queue ran
+    over, so anything may have changed.
+    """
+
+    written: set[str]
+    changed: set[str]
+    overflow: bool = False
+
+
+class FolderWatch:
+    """Calls `on_change` on the event loop, once for all that has happened since the last call.
+
+    `tells_closing`: whether a file that is closed without being written shows as changed.
+    """
+
+    def __init__(self, path: str, on_change: Callable[[Changes], None]) -> None:
+        self._path = path
+        self._on_change = on_change
+        self._inotify: Any = None
+        self._poll: PeriodicCallback | None = None
+        self._seen: dict[str, tuple[int, int, int]] = {}
+        self.tells_closing = False
+        if sys.platform == "linux" and self._start_inotify():
+            return
+        self._seen = self._look()
+        self._poll = PeriodicCallback(self._on_poll, _POLL_MS)
+        self._poll.start()
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._inotify is not None:
+            IOLoop.current().remove_handler(self._inotify.fileno())
+            self._inotify.close()
+        if self._poll is not None:
+            self._poll.stop()
+
+    def _start_inotify(self) -> bool:
+        from inotify_simple import INotify, flags
+
+        try:
+            self._inotify = INotify(nonblocking=True)
+        except OSError:  # the user's limit of inotify instances is reached
+            return False
+        self.tells_closing = True
+        self._modify, self._overflow = int(flags.MODIFY), int(flags.Q_OVERFLOW)
+        mask = flags.CREATE | flags.MODIFY | flags.CLOSE_WRITE | flags.DELETE
+        mask |= flags.MOVED_FROM | flags.MOVED_TO
+        self._inotify.add_watch(self._path, mask)
+        IOLoop.current().add_handler(self._inotify.fileno(), self._on_events, IOLoop.READ)
+        return True
+
+    def _on_events(self, _fd: int, _events: int) -> None:
+        events = self._inotify.read(timeout=0)
+        self._on_change(
+            Changes(
+                {event.name for event in events if event.mask & self._modify},
+                {event.name for event in events if not event.mask & self._modify},
+                any(event.mask & self._overflow for event in events),
+            )
+        )
+
+    def _on_poll(self) -> None:
+        seen = self._look()
+        changed = {name for name in seen | self._seen if seen.get(name) != self._seen.get(name)}
+        self._seen = seen
+        if changed:
+            self._on_change(Changes(changed, changed))
+
+    def _look(self) -> dict[str, tuple[int, int, int]]:
+        found = {}
+        for entry in os.scandir(self._path):
+            try:
+                status = entry.stat()
+            except FileNotFoundError:
+                continue
+            found[entry.name] = (status.st_ino, status.st_size, status.st_mtime_ns)
+        return found
