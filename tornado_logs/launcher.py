@@ -154,6 +154,7 @@ class Launcher:
             await asyncio.sleep(_CHECK_SECONDS)
         record.left_running = left
         record.stopped_by = dict(requested_by)
+        record.note = _lost_note(never_began=False, left=left)
         write_record(self._path(record.id, ".json"), record)
         return record
 

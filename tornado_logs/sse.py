@@ -52,7 +52,7 @@ def visible_lines(block: bytes, max_line_bytes: int) -> list[bytes]:
     """
     text = valid_utf8(block)
     lines = text.split(b"\n")
-    if text.endswith(b"\n"):
+    if not lines[-1]:
         lines.pop()
     if b"\r" in text:
         lines = [visible_line(line) if b"\r" in line else line for line in lines]

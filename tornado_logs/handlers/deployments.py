@@ -8,7 +8,7 @@ from typing import Any
 
 from tornado_logs import __version__
 from tornado_logs.catalog import RequestError
-from tornado_logs.config import ConfigError, parse_text
+from tornado_logs.config import ConfigError, parse_text, unknown_name
 from tornado_logs.deployment import Record, State
 from tornado_logs.handlers.base import EVENTS, HTML, JSON, TEXT, BaseHandler, UserError
 from tornado_logs.handlers.pages import page_json
@@ -98,17 +98,20 @@ class DeploymentsHandler(StreamingHandler):
         return data
 
     def _form(self) -> dict[str, Any]:
-        given: dict[str, Any] = {}
-        for name in self.request.body_arguments:
-            # An empty field of a form is one that wasn't filled in.
-            if values := [value for value in self.get_body_arguments(name, strip=False) if value]:
-                given[name] = "\n".join(values)
-        source = given.get("source") or self.services.sources.default_name()
+        texts = {
+            name: "\n".join(self.get_body_arguments(name, strip=False))
+            for name in self.request.body_arguments
+        }
+        source = texts.get("source") or self.services.sources.default_name()
         options = {option.name: option for option in self.services.sources.request_options(source)}
+        for name in texts.keys() - options.keys() - {"source", "name"}:
+            raise UserError(400, f"source {source!r}: {unknown_name(name, options)}; {_FORM_HINT}")
         try:
+            # An empty field of a form is one that wasn't filled in.
             return {
                 name: parse_text(options[name], text, name) if name in options else text
-                for name, text in given.items()
+                for name, text in texts.items()
+                if text
             }
         except ConfigError as error:
             raise UserError(400, str(error)) from error
@@ -149,3 +152,5 @@ class StopHandler(BaseHandler):
 
 
 _EXAMPLE = '{"command": "make deploy"}'
+# Without this, `curl -d 'command=make && make deploy'` would silently run `make` alone.
+_FORM_HINT = "in a form & separates fields: curl's --data-urlencode sends a command as it stands"

@@ -1,0 +1,237 @@
+"""A log on disk: appending, blocks of whole lines, lines by number, marks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tornado_logs import journal
+from tornado_logs.journal import (
+    BLOCK_BYTES,
+    JournalWriter,
+    LineTooLongError,
+    LogFile,
+    LongLine,
+    block_lines,
+)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1e6
+
+    def __call__(self) -> float:
+        """Like time.time."""
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def writer(tmp_path: Path, clock: Clock) -> Iterator[JournalWriter]:
+    fd = os.open(tmp_path / "x.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    yield JournalWriter(fd, str(tmp_path / "x.idx"), clock)
+    os.close(fd)
+
+
+def checkpoints(folder: Path) -> int:
+    return (folder / "x.idx").stat().st_size // 24 - 1
+
+
+def open_log(folder: Path, data: bytes | None = None) -> LogFile:
+    if data is not None:
+        (folder / "x.log").write_bytes(data)
+    return LogFile(str(folder / "x.log"))
+
+
+def test_what_is_appended_is_in_the_file_byte_by_byte(
+    writer: JournalWriter, tmp_path: Path
+) -> None:
+    pieces = [b"one\n", b"", b"t\x00w\xff", b"o\r\n", b"rest"]
+    for piece in pieces:
+        writer.append(piece)
+    assert (tmp_path / "x.log").read_bytes() == b"".join(pieces)
+
+
+def test_checkpoints_are_at_least_ten_milliseconds_apart(
+    writer: JournalWriter, clock: Clock, tmp_path: Path
+) -> None:
+    for _ in range(100):
+        writer.append(b"line\n")
+        clock.now += 0.001
+    assert 9 <= checkpoints(tmp_path) <= 11
+
+
+def test_there_is_a_checkpoint_for_each_mebibyte_however_fast_it_comes(
+    writer: JournalWriter, tmp_path: Path
+) -> None:
+    for _ in range(40):
+        writer.append(b"x" * 100_000)
+    assert checkpoints(tmp_path) >= 3
+
+
+def test_the_last_bytes_get_their_checkpoint_without_more_to_come(
+    writer: JournalWriter, clock: Clock, tmp_path: Path
+) -> None:
+    writer.append(b"one\n")
+    writer.append(b"two\n")
+    assert checkpoints(tmp_path) == 1
+    assert writer.idle_seconds() == pytest.approx(0.01)
+    clock.now += 0.02
+    writer.settle()
+    assert checkpoints(tmp_path) == 2
+    assert writer.idle_seconds() is None
+
+
+def test_a_clock_set_back_does_not_hold_checkpoints_up(
+    writer: JournalWriter, clock: Clock, tmp_path: Path
+) -> None:
+    writer.append(b"one\n")
+    clock.now -= 3600
+    writer.append(b"two\n")
+    assert checkpoints(tmp_path) == 2
+
+
+def test_a_log_cut_by_somebody_else_gets_a_new_index_and_mark(
+    writer: JournalWriter, tmp_path: Path
+) -> None:
+    writer.append(b"one\ntwo\n")
+    before = open_log(tmp_path).mark()
+    os.truncate(tmp_path / "x.log", 0)
+    writer.append(b"three\n")
+    log = open_log(tmp_path)
+    assert log.mark() != before
+    assert log.count_lines(log.size()) == 1
+
+
+def test_a_block_is_whole_lines(tmp_path: Path) -> None:
+    log = open_log(tmp_path, b"one\ntwo\nthr")
+    block = log.read_block(0, log.size())
+    assert block is not None
+    assert (block.start, block.end, block.data) == (0, 8, b"one\ntwo\n")
+    assert log.read_block(8, log.size()) is None
+    rest = log.read_block(8, log.size(), ended=True)
+    assert rest is not None
+    assert rest.data == b"thr"
+
+
+def test_blocks_join_to_the_log(tmp_path: Path) -> None:
+    data = b"".join(b"line %d\n" % n for n in range(100_000))
+    log = open_log(tmp_path, data)
+    offset, joined = 0, b""
+    while block := log.read_block(offset, log.size()):
+        assert block.start == offset
+        assert len(block.data) <= BLOCK_BYTES
+        joined, offset = joined + block.data, block.end
+    assert joined == data
+
+
+def test_a_line_longer_than_a_block_is_found_in_slices_and_never_held(tmp_path: Path) -> None:
+    length = 5_000_000
+    log = open_log(tmp_path, b"x" * length + b"\nnext\n")
+    with pytest.raises(LineTooLongError):
+        log.read_block(0, log.size())
+    line = LongLine(0, 0, 0)
+    slices = 1
+    while log.scan_long_line(line, log.size(), 1_000_000):
+        slices += 1
+    assert slices == 6
+    assert line.end == length
+    block = log.long_block(line, log.size())
+    assert (block.end, len(block.data)) == (length + 1, BLOCK_BYTES)
+    lines, ends = block_lines(block, 100)
+    assert ends == [length + 1]
+    assert f"[{length - 100:,} bytes left out" in lines[0].decode()
+
+
+def test_of_a_long_line_of_redraws_the_last_is_shown(tmp_path: Path) -> None:
+    drawn = b"".join(b"\r%6d%%" % n for n in range(100_000))
+    log = open_log(tmp_path, drawn + b"\n")
+    block = log.block_now(0, log.size())
+    assert block is not None
+    assert block_lines(block, 65536) == ([b" 99999%"], [len(drawn) + 1])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 300), max_size=60),
+    rest=st.integers(0, 5),
+    indexed=st.booleans(),
+)
+def test_lines_are_found_by_number_with_an_index_and_without(
+    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], rest: int, indexed: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("lines")
+    pieces = [b"x" * length + b"\n" for length in lengths] + [b"y" * rest]
+    data = b"".join(pieces)
+    if indexed:
+        clock = Clock()
+        fd = os.open(folder / "x.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        writer = JournalWriter(fd, str(folder / "x.idx"), clock)
+        for start in range(0, len(data), 97):  # pieces end anywhere, seldom at a line's end
+            writer.append(data[start : start + 97])
+            clock.now += 0.02
+        writer.close()
+        os.close(fd)
+    log = open_log(folder, None if indexed else data)
+    for number in range(len(lengths) + 1):
+        start = sum(map(len, pieces[:number]))
+        assert log.line_start(number) == start
+        assert log.count_lines(start) == number
+    assert log.line_start(len(lengths) + 1) is None
+
+
+def test_lines_of_a_bare_log_are_found_across_scanned_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "_SCAN_BYTES", 1000)
+    data = b"".join(b"line %d\n" % n for n in range(5000))
+    log = open_log(tmp_path, data)
+    starts = [0]
+    for line in data.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    for number in (0, 1, 2, 999, 1000, 4999, 5000):
+        assert log.line_start(number) == starts[number]
+    with (tmp_path / "x.log").open("ab") as file:
+        file.write(b"more\n")
+    assert log.count_lines(log.size()) == 5001
+
+
+def test_an_index_that_lies_is_not_believed(writer: JournalWriter, tmp_path: Path) -> None:
+    writer.append(b"one\n" * 1000)
+    (tmp_path / "x.log").write_bytes(b"a\nb\n")
+    log = open_log(tmp_path)
+    assert log.count_lines(log.size()) == 2
+    (tmp_path / "x.idx").write_bytes(b"garbage" * 20)
+    assert open_log(tmp_path).line_start(1) == 2
+
+
+def test_a_torn_checkpoint_is_passed_over(writer: JournalWriter, tmp_path: Path) -> None:
+    writer.append(b"one\ntwo\n")
+    with (tmp_path / "x.idx").open("ab") as file:
+        file.write(b"torn")
+    assert open_log(tmp_path).line_start(1) == 4
+
+
+def test_the_mark_of_a_bare_log_is_its_first_lines_and_stays_as_it_grows(tmp_path: Path) -> None:
+    first = open_log(tmp_path, b"begin 1\n").mark()
+    assert open_log(tmp_path, b"begin 1\nmore\nand more\n").mark() == first
+    assert open_log(tmp_path, b"begin 2\nmore\n").mark() != first
+
+
+def test_a_replaced_log_is_not_at_its_path(tmp_path: Path) -> None:
+    log = open_log(tmp_path, b"one\n")
+    assert log.is_at_path()
+    (tmp_path / "new").write_bytes(b"two\n")
+    (tmp_path / "new").rename(tmp_path / "x.log")
+    assert not log.is_at_path()

@@ -1,0 +1,129 @@
+"""Lines to events: framing, cursors, redraws, cuts."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tornado_logs.sse import (
+    Cursor,
+    cut_line,
+    encode_batch,
+    encode_event,
+    encode_lines,
+    line_ends,
+    parse_cursor,
+    visible_line,
+    visible_lines,
+)
+
+MARK = "a1b2c3d4"
+LINES = st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"")), max_size=20)
+
+
+def test_each_line_is_an_event_with_the_cursor_after_it() -> None:
+    block = b"one\ntwo\n"
+    wire = encode_lines(visible_lines(block, 100), line_ends(block, 10), MARK)
+    assert wire == b"id: a1b2c3d4-14\ndata: one\n\nid: a1b2c3d4-18\ndata: two\n\n"
+
+
+def test_percent_signs_in_lines_are_text() -> None:
+    block = b"100% %s %d %(x)s\n"
+    assert b"data: 100% %s %d %(x)s\n" in encode_lines(
+        visible_lines(block, 100), line_ends(block, 0), MARK
+    )
+
+
+def test_a_batch_is_one_event_with_one_cursor() -> None:
+    wire = encode_batch([b"one", b"", b"three"], 11, MARK)
+    assert wire == b"id: a1b2c3d4-11\ndata: one\ndata: \ndata: three\n\n"
+
+
+@given(LINES, st.booleans(), st.integers(0, 1 << 40))
+def test_there_is_an_end_for_each_line_and_the_last_is_the_blocks(
+    lines: list[bytes], whole: bool, offset: int
+) -> None:
+    block = b"".join(line + b"\n" for line in lines) + (b"" if whole else b"rest")
+    ends = line_ends(block, offset)
+    assert len(ends) == len(visible_lines(block, 1000)) == len(lines) + (not whole)
+    assert not ends or ends[-1] == offset + len(block)
+
+
+@given(st.binary(max_size=400))
+def test_no_bytes_of_a_log_can_break_the_framing(block: bytes) -> None:
+    lines = visible_lines(block, 100)
+    assert not any(b"\n" in line or b"\r" in line for line in lines)
+    wire = encode_lines(lines, line_ends(block, 0), MARK)
+    assert wire.count(b"\n") == 3 * len(lines)
+    wire.decode()
+
+
+def test_text_that_merely_looks_like_an_end_of_line_is_left_alone() -> None:
+    line = "a\u2028b\u2029c\x85d\x0be\x0cf\x00g".encode()
+    assert visible_lines(line + b"\n", 100) == [line]
+
+
+def test_invalid_utf8_becomes_the_replacement_character() -> None:
+    assert visible_lines(b"caf\xe9\nok\n", 100) == ["caf\ufffd".encode(), b"ok"]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "shown"),
+    [
+        ("10%\r20%\r100%", "100%"),
+        ("abcdef\rxy", "xycdef"),
+        ("done\r", "done"),
+        ("done\r\r", "done"),
+        ("\rx", "x"),
+        ("loading...\r\x1b[Kok", "ok"),
+        ("loading...\x1b[2K\rok", "ok"),
+        ("abc\x1b[1K\rx", "x  "),
+        ("abc\b\bX\r", "abc\b\bX"),
+        ("abc\rX\b\x1b[2CZ", "XbZ"),
+        ("a\r\x1b[5GZ", "a   Z"),
+        ("\x1b[32m50%\x1b[0m\r\x1b[32m100%\x1b[0m", "\x1b[32m100%\x1b[0m"),
+        ("\x1b[?25l\x1b]0;title\x07one\rtwo", "two"),
+    ],
+)
+def test_a_carriage_return_redraws_as_a_terminal_does(drawn: str, shown: str) -> None:
+    assert strip(visible_line(drawn.encode()).decode()) == strip(shown)
+
+
+def strip(text: str) -> str:
+    """Without resets, which a terminal shows as nothing."""
+    return text.replace("\x1b[0m", "")
+
+
+def test_colours_stay_with_what_they_coloured_through_a_redraw() -> None:
+    line = visible_line(b"\x1b[31mred text\x1b[0m\rR").decode()
+    assert line == "\x1b[0mR\x1b[0m\x1b[31med text\x1b[0m"
+
+
+def test_a_column_far_out_costs_no_memory() -> None:
+    assert len(visible_line(b"\r\x1b[999999999999Cx")) < 100_000
+
+
+def test_a_long_line_is_cut_at_a_character_and_says_how_much_is_missing() -> None:
+    line = ("ä" * 50).encode()
+    cut = cut_line(line, 11)
+    assert cut.decode().startswith("ä" * 5 + " … [90 bytes left out")
+    assert cut_line(line, 100) == line
+    assert "1,000,000 bytes left out" in cut_line(line, 100, 1_000_000).decode()
+
+
+def test_a_cursor_reads_back_as_it_was_written() -> None:
+    for cursor in (Cursor(MARK, 0), Cursor(MARK, 10**12), Cursor(MARK, 7, ended=True)):
+        assert parse_cursor(str(cursor)) == cursor
+
+
+@pytest.mark.parametrize(
+    "text", ["", "7", "-7", "a1b2c3d4", "a1b2c3d4-", "a1b2c3d4--1", "a1b2c3d4-7-", "A1B2C3D4-7",
+             "a1b2c3d4-٣", "a1b2c3d4-7\n", "a1b2c3d4-" + "9" * 30]
+)  # fmt: skip
+def test_what_is_no_cursor_is_none(text: str) -> None:
+    assert parse_cursor(text) is None
+
+
+def test_data_with_several_lines_has_a_field_for_each() -> None:
+    assert encode_event("note", "a\nb") == b"event: note\ndata: a\ndata: b\n\n"
