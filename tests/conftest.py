@@ -16,6 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
+from tornado_logs.deployment import process_start
+from tornado_logs.processes import with_variable
+from tornado_logs.source import DEPLOYMENT_VARIABLE
+
 START_SECONDS = 20.0
 WAIT_SECONDS = 20.0
 
@@ -108,23 +112,17 @@ class Server:
 
     def close(self) -> None:
         """End the server and every command that a test left running."""
-        for path in self.data_dir.glob("*.json") if self.data_dir.exists() else ():
-            record = json.loads(path.read_text())
-            for pid in (record["capture_pid"], record["pid"]):
-                if pid and _is_of(pid, record["id"]):
-                    os.kill(pid, signal.SIGKILL)
         if self.process is not None:
             self.terminate()
+        for path in self.data_dir.glob("*.json"):
+            record = json.loads(path.read_text())
+            if record["capture_pid"] and process_start(record["capture_pid"]) == (
+                record["capture_started"]
+            ):
+                os.kill(record["capture_pid"], signal.SIGKILL)
+            for pid in with_variable(DEPLOYMENT_VARIABLE, record["id"]):
+                os.kill(pid, signal.SIGKILL)
         self.http.close()
-
-
-def _is_of(pid: int, deployment_id: str) -> bool:
-    try:
-        started_with = Path(f"/proc/{pid}/environ").read_bytes()
-        title = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return deployment_id.encode() in started_with + title
 
 
 @pytest.fixture
