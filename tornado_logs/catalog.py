@@ -114,6 +114,10 @@ class Catalog:
                 checked[key] = check_value(options[key], value, key)
             except ConfigError as error:
                 raise RequestError(str(error)) from error
+        try:
+            self._classes[name].check_request(self._settings[name], checked)
+        except SourceError as error:
+            raise RequestError(str(error)) from error
         return self.make(name, checked, request=dict(given))
 
     def make(

@@ -147,6 +147,13 @@ class LogSource(ABC):
         """The change to start with if `expand` gave it only later, while the server ran."""
         return dict(change)
 
+    @classmethod
+    def check_request(cls, configured: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+        """Refuse, by SourceError, what this section of the config doesn't let a request ask for.
+
+        `configured` has the section's settings, `requested` those that the request gave.
+        """
+
     def title(self) -> str:
         """One line that tells this deployment from others of its source, such as its command."""
         return ""

@@ -1,0 +1,123 @@
+"""Viewers that are cut off anywhere and come back: each line exactly once, in order."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+
+import httpx
+from conftest import Server, wait_for
+
+FLOOD = "i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i of a flood; done"
+
+
+class Viewer(threading.Thread):
+    """Reads a log like an EventSource: on any error it comes back with the last id it has."""
+
+    def __init__(self, server: Server, deployment_id: str, query: str = "") -> None:
+        super().__init__()
+        self.url = f"{server.url}/logs/{deployment_id}?{query}"
+        self.lines: list[str] = []
+        self.ids: list[str] = []
+        self.resets = 0
+        self.has_ended = False
+        self.gave_up = False
+        self._last_id = ""
+
+    def run(self) -> None:
+        """Read to the end, through whatever happens to the server."""
+        deadline = time.monotonic() + 60
+        while not self.has_ended and time.monotonic() < deadline:
+            try:
+                self._connect()
+            except httpx.HTTPError:
+                time.sleep(0.02)  # as an EventSource waits before it comes back
+        self.gave_up = not self.has_ended
+
+    def _connect(self) -> None:
+        headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
+        with httpx.stream("GET", self.url, headers=headers, timeout=10) as answer:
+            event: dict[str, list[str]] = {}
+            for line in split_lines(answer):
+                if line:
+                    name, _, value = line.partition(": ")
+                    event.setdefault(name, []).append(value)
+                else:
+                    self._dispatch(event)
+                    event = {}
+            if answer.status_code == 204:
+                self.has_ended = True
+
+    def _dispatch(self, event: dict[str, list[str]]) -> None:
+        """Only whole events count: one that was cut off has no blank line after it."""
+        if "id" in event:
+            self._last_id = event["id"][0]
+        kind = event.get("event", ["message"])[0]
+        if kind == "message" and "data" in event:
+            self.lines += event["data"]
+            self.ids += event["id"]
+        self.resets += kind == "reset"
+        self.has_ended = self.has_ended or kind == "end"
+
+
+def split_lines(answer: httpx.Response) -> Iterator[str]:
+    """The whole lines of a stream, as they come; httpx's own would split at more than LF."""
+    rest = b""
+    for chunk in answer.iter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.decode()
+
+
+def has_risen(server: Server, deployment_id: str, log_bytes: int) -> bool:
+    return (server.data_dir / f"{deployment_id}.log").stat().st_size > log_bytes
+
+
+def test_viewers_through_servers_killed_over_and_over_get_each_line_once(server: Server) -> None:
+    moments = random.Random(6)
+    command = "for i in $(seq 1 4000); do echo line $i; test $((i % 20)) = 0 && sleep 0.01; done"
+    deployment = server.deploy(command)["id"]
+    viewers = [Viewer(server, deployment, query) for query in ("", "", "batch=1", "batch=1")]
+    for viewer in viewers:
+        viewer.start()
+    for _ in range(5):
+        time.sleep(moments.uniform(0.05, 0.5))  # the moment of the kill is what is tried here
+        server.kill()
+        server.start()
+    for viewer in viewers:
+        viewer.join()
+        assert not viewer.gave_up
+        assert viewer.lines == server.log(deployment).decode().splitlines()
+        assert viewer.resets == 0
+    assert len(viewers[0].lines) == 4000
+    assert viewers[0].ids == viewers[1].ids
+
+
+def test_each_id_is_the_offset_after_its_line(server: Server) -> None:
+    deployment = server.deploy(FLOOD % 3000)["id"]
+    server.wait_for_end(deployment)
+    viewer = Viewer(server, deployment)
+    viewer.run()
+    log = server.log(deployment)
+    offset = 0
+    for line, cursor in zip(viewer.lines, viewer.ids, strict=True):
+        offset += len(line.encode()) + 1
+        assert cursor.endswith(f"-{offset}")
+    assert offset == len(log)
+
+
+def test_many_that_join_in_the_middle_of_a_flood_get_each_line_once(server: Server) -> None:
+    deployment = server.deploy(FLOOD % 100_000)["id"]
+    viewers = [Viewer(server, deployment, "batch=1" if n % 2 else "") for n in range(30)]
+    for n, viewer in enumerate(viewers):
+        wait_for(partial(has_risen, server, deployment, n * 40_000), "the flood to rise")
+        viewer.start()
+    server.wait_for_end(deployment)
+    expected = server.log(deployment).decode().splitlines()
+    assert len(expected) == 100_000
+    for viewer in viewers:
+        viewer.join()
+        assert viewer.lines == expected
