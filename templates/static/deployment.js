@@ -1,0 +1,339 @@
+/**
+ * The page of one deployment: its head from the record, its log from the server into the view.
+ */
+
+import { ApiError, getJson, pageData, postJson, serverNow } from "./api.js";
+import { ConnectionLight } from "./connection_light.js";
+import { backoffSeconds } from "./event_stream.js";
+import { formatDuration, formatExact, formatRelative } from "./format.js";
+import { LogStream } from "./log_stream.js";
+import { LogView } from "./log_view.js";
+import { isFinal, setFavicon, stateExplanation, stateIcon, stateLabel } from "./states.js";
+
+const WINDOW_LINES = 2000;
+const TICK_MS = 1000;
+const POLL_MS = 2000;
+const HIDDEN_POLL_MS = 10000;
+const LIGHT_TEXTS = {
+  connecting: "Connecting",
+  live: "Live",
+  reconnecting: "Reconnecting",
+  paused: "Paused",
+  ended: "Ended",
+  gone: "Deleted",
+};
+
+const byId = (id) => document.getElementById(id);
+
+let record = pageData().record;
+let stream = null;
+let loading = 0;
+let stopping = false;
+let ended = false;
+let deleted = false;
+let trouble = "";
+
+const recordPath = `/deployments/${encodeURIComponent(record.id)}`;
+const logPath = `/logs/${encodeURIComponent(record.id)}`;
+const light = new ConnectionLight(byId("light"));
+const view = new LogView(byId("log"), { onEarlier: loadEarlier, onNewest: loadNewest });
+
+// --- The log -----------------------------------------------------------------------------------
+
+function linesUrl(from, count) {
+  return `${logPath}/lines?from=${from}&count=${count}`;
+}
+
+function showConnection(state, waitSeconds) {
+  light.show(state, LIGHT_TEXTS[state], waitSeconds);
+}
+
+/** Shows the end of the log, then what follows it. Tries until the server answers. */
+async function loadNewest() {
+  stream?.stop();
+  ended = false;
+  const attempt = (loading += 1);
+  for (let failures = 1; attempt === loading; failures += 1) {
+    try {
+      const page = await getJson(linesUrl(-WINDOW_LINES, WINDOW_LINES));
+      if (attempt === loading) {
+        view.reset(page.from);
+        view.append(page.lines);
+        followFrom(page);
+      }
+      return;
+    } catch (error) {
+      if (error instanceof ApiError && error.status === 404) {
+        showDeleted();
+        return;
+      }
+      const seconds = backoffSeconds(failures);
+      showConnection("reconnecting", seconds);
+      await new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+    }
+  }
+}
+
+function followFrom({ from, lines, total_lines: total, cursor, ended }) {
+  // A window of very long lines is cut short; the stream brings the rest.
+  if (ended && from + lines.length > total && isFinal(record.state)) {
+    showEnd(record);
+    return;
+  }
+  stream = new LogStream({
+    id: record.id,
+    cursor,
+    onLines: (lines) => view.append(lines),
+    onPartial: (text) => view.setPartial(text),
+    onReset: () => view.reset(),
+    onEnd: showEnd,
+    onState: streamStateChanged,
+  });
+  stream.start();
+}
+
+function streamStateChanged(state, waitSeconds) {
+  if (state === "gone") {
+    showDeleted();
+    return;
+  }
+  showConnection(state, waitSeconds);
+  if (state === "live") {
+    refreshRecord();
+  }
+}
+
+async function loadEarlier(firstLine) {
+  const from = Math.max(1, firstLine - WINDOW_LINES);
+  let lines = [];
+  try {
+    while (from + lines.length < firstLine) {
+      const next = from + lines.length;
+      const page = await getJson(linesUrl(next, firstLine - next));
+      if (page.lines.length === 0) {
+        break; // it was truncated; a reset is on its way
+      }
+      lines = lines.concat(page.lines);
+    }
+    view.prepend(lines, from);
+  } catch {
+    view.earlierFailed();
+  }
+}
+
+function showEnd(finalRecord) {
+  ended = true;
+  showConnection("ended");
+  if (finalRecord) {
+    showRecord(finalRecord);
+  } else {
+    refreshRecord();
+  }
+}
+
+function showDeleted() {
+  deleted = true;
+  showConnection("gone");
+  record.can_stop = false;
+  trouble = "This deployment was deleted. What was loaded of its log is all that is left of it.";
+  showRecord(record);
+}
+
+// --- The record --------------------------------------------------------------------------------
+
+async function refreshRecord() {
+  try {
+    showRecord(await getJson(recordPath));
+  } catch (error) {
+    if (error.status === 404) {
+      stream?.stop();
+      showDeleted();
+    }
+    // Else the light tells of it, and the next event or poll repairs it.
+  }
+}
+
+function commandText(request) {
+  const command = request?.command ?? request?.path ?? "";
+  return Array.isArray(command) ? command.join(" ") : String(command);
+}
+
+function showRecord(newRecord) {
+  record = newRecord;
+  stopping &&= record.can_stop;
+  const command = commandText(record.request);
+  const title = record.name || command.split("\n")[0] || record.id;
+  const label = stateLabel(record.state);
+  document.title = `${label} · ${title}`;
+  setFavicon(record.state);
+  document.body.dataset.state = record.state;
+  byId("state").replaceChildren(stateIcon(record.state), label);
+  byId("state").className = `state state-${record.state}`;
+  byId("title").textContent = title;
+  showCommand(command, title);
+  showActions();
+  showFacts();
+  showNotices();
+  view.setFooter(deleted ? "" : footerText());
+  tick();
+}
+
+// The title may already say all of it, if it has the room to.
+function showCommand(command, title) {
+  const heading = byId("title");
+  byId("command").textContent = command;
+  const isTold = command === title && heading.scrollHeight <= heading.clientHeight + 1;
+  byId("command").hidden = !command || isTold;
+}
+
+function showActions() {
+  byId("stop").hidden = !record.can_stop;
+  byId("stop").disabled = stopping;
+  byId("stop").textContent = stopping ? "Stopping…" : "Stop";
+  byId("again").hidden = !record.request;
+}
+
+function fact(name, value, title = "") {
+  const group = document.createElement("div");
+  const term = document.createElement("dt");
+  const detail = document.createElement("dd");
+  term.textContent = name;
+  detail.textContent = value;
+  detail.title = title;
+  detail.dataset.fact = name;
+  group.append(term, detail);
+  return group;
+}
+
+function exitText() {
+  if (record.exit_status === null || record.exit_status === undefined) {
+    return "";
+  }
+  return record.signal ? `${record.exit_status} (${record.signal})` : String(record.exit_status);
+}
+
+function requestText(value) {
+  if (value !== null && typeof value === "object" && !Array.isArray(value)) {
+    return Object.entries(value).map(([name, text]) => `${name}=${text}`).join(" ");
+  }
+  return String(value);
+}
+
+function showFacts() {
+  const begun = record.started_at ?? record.created_at;
+  const facts = [["Exit status", exitText()], ["Elapsed", elapsedText()]];
+  facts.push([record.started_at ? "Started" : "Created", startedText(), formatExact(begun)]);
+  facts.push(["By", record.requested_by?.address]);
+  facts.push(["Stopped by", record.stopped_by?.address]);
+  facts.push(["Source", record.source]);
+  for (const [name, value] of Object.entries(record.request ?? {})) {
+    const shown = commandText({ command: value }) === commandText(record.request);
+    if (!shown && value !== null && value !== "") {
+      facts.push([name.replaceAll("_", " "), requestText(value)]);
+    }
+  }
+  byId("facts").replaceChildren(
+    ...facts.filter(([, value]) => value).map((entry) => fact(...entry)),
+  );
+}
+
+function notice(kind, text) {
+  const paragraph = document.createElement("p");
+  paragraph.className = `notice notice-${kind}`;
+  paragraph.textContent = text;
+  return paragraph;
+}
+
+function showNotices() {
+  const left = record.left_running ?? [];
+  const stillRunning = left.map(({ pid, command }) => `${command} (process ${pid})`).join(", ");
+  const notices = [
+    ["error", trouble],
+    ["error", record.error],
+    ["warning", stateExplanation(record.state)],
+    ["warning", record.note],
+    ["warning", stillRunning && `Still running: ${stillRunning}.`],
+  ];
+  byId("notices").replaceChildren(
+    ...notices.filter(([, text]) => text).map((entry) => notice(...entry)),
+  );
+}
+
+function footerText() {
+  if (exitText() && isFinal(record.state)) {
+    return `${stateLabel(record.state)} with exit status ${exitText()}`;
+  }
+  return { queued: "Waiting to start…", lost: "Captured up to here" }[record.state] ?? "";
+}
+
+function elapsedText() {
+  if (!record.started_at || (isFinal(record.state) && !record.ended_at)) {
+    return "";
+  }
+  const ended = record.ended_at ? Date.parse(record.ended_at) : serverNow();
+  return formatDuration(ended - Date.parse(record.started_at), { ticking: !record.ended_at });
+}
+
+function startedText() {
+  return formatRelative(record.started_at ?? record.created_at, serverNow());
+}
+
+/** Moves the two texts that follow the clock. */
+function tick() {
+  for (const [name, text] of [["Elapsed", elapsedText()], ["Started", startedText()]]) {
+    const element = document.querySelector(`[data-fact="${name}"]`);
+    if (element && element.textContent !== text) {
+      element.textContent = text;
+    }
+  }
+}
+
+// The log's events tell the end alone. What else changes is asked for, and only while it can.
+async function poll() {
+  const unheard = record.state === "queued" || ended || document.hidden;
+  if (!deleted && (stopping || (unheard && !isFinal(record.state)))) {
+    await refreshRecord();
+  }
+  setTimeout(poll, document.hidden ? HIDDEN_POLL_MS : POLL_MS);
+}
+
+// --- What the reader can do --------------------------------------------------------------------
+
+async function stop() {
+  stopping = true;
+  trouble = "";
+  showRecord(record);
+  try {
+    showRecord(await postJson(`${recordPath}/stop`));
+  } catch (error) {
+    stopping = false;
+    trouble = error.message;
+    showRecord(record);
+  }
+}
+
+async function runAgain() {
+  const button = byId("again");
+  button.disabled = true;
+  trouble = "";
+  try {
+    const { source, name, request } = record;
+    const started = await postJson("/deployments", { ...request, source, name });
+    location.assign(`/deployments/${encodeURIComponent(started.id)}`);
+  } catch (error) {
+    trouble = error.message;
+    showRecord(record);
+  }
+  button.disabled = false;
+}
+
+byId("stop-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  stop();
+});
+byId("again").addEventListener("click", runAgain);
+addEventListener("resize", () => showRecord(record));
+showRecord(record);
+loadNewest();
+setInterval(() => !document.hidden && tick(), TICK_MS);
+setTimeout(poll, POLL_MS);

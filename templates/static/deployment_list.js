@@ -1,0 +1,144 @@
+/**
+ * The rows of the list of deployments: one per record, newest first. No HTTP.
+ */
+
+import { formatDuration, formatExact, formatRelative } from "./format.js";
+import { isFinal, stateIcon, stateLabel } from "./states.js";
+
+function part(tag, className, text = "") {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
+
+function setText(element, text) {
+  if (element.textContent !== text) {
+    element.textContent = text;
+  }
+}
+
+function isNewer(record, other) {
+  return record.created_at === other.created_at
+    ? record.id > other.id
+    : record.created_at > other.created_at;
+}
+
+function exitText({ exit_status: status }) {
+  return status ? `exit ${status}` : "";
+}
+
+/** One row. Its element is made once and changed in place, so focus and selection survive. */
+class Row {
+  element = part("li", "row");
+  #state = part("span", "row-state");
+  #name = part("a", "row-name");
+  #exit = part("span", "row-exit");
+  #source = part("span", "row-source");
+  #started = part("time", "row-started");
+  #duration = part("span", "row-duration");
+
+  constructor(record) {
+    this.#name.href = `/deployments/${encodeURIComponent(record.id)}`;
+    const main = part("div", "row-main");
+    main.append(this.#name, this.#exit);
+    this.element.append(this.#state, main, this.#source, this.#started, this.#duration);
+    this.element.dataset.id = record.id;
+  }
+
+  show(record, now) {
+    const label = stateLabel(record.state);
+    if (this.record?.state !== record.state) {
+      this.#state.replaceChildren(
+        stateIcon(record.state),
+        part("span", "visually-hidden", `${label}: `),
+      );
+      this.#state.title = label;
+      this.element.dataset.state = record.state;
+    }
+    this.record = record;
+    setText(this.#name, record.name || record.request?.command?.toString() || record.id);
+    setText(this.#exit, exitText(record));
+    this.#exit.title = record.signal ?? "";
+    setText(this.#source, record.source || "file");
+    const begun = record.started_at ?? record.created_at;
+    this.#started.dateTime = begun;
+    this.#started.title = formatExact(begun);
+    this.tick(now);
+  }
+
+  tick(now) {
+    const { state, started_at: started, created_at: created, ended_at: ended } = this.record;
+    setText(this.#started, formatRelative(started ?? created, now));
+    if (started && (ended || !isFinal(state))) {
+      const time = (ended ? Date.parse(ended) : now) - Date.parse(started);
+      setText(this.#duration, formatDuration(time, { ticking: !ended }));
+    } else {
+      setText(this.#duration, "");
+    }
+  }
+}
+
+/** Keeps the rows in `element`, a list. `now()` gives the time in ms by the records' clock. */
+export class DeploymentList {
+  #element;
+  #now;
+  #rows = new Map();
+
+  constructor(element, now) {
+    this.#element = element;
+    this.#now = now;
+  }
+
+  /** How many deployments are shown. */
+  get size() {
+    return this.#rows.size;
+  }
+
+  /** Adds `record`, or changes its row. */
+  put(record) {
+    let row = this.#rows.get(record.id);
+    if (!row) {
+      row = new Row(record);
+      this.#rows.set(record.id, row);
+      this.#insert(row.element, record);
+    }
+    row.show(record, this.#now());
+  }
+
+  /** Takes the deployment `id` away, if it is there. */
+  remove(id) {
+    this.#rows.get(id)?.element.remove();
+    this.#rows.delete(id);
+  }
+
+  /** Shows just `records`. */
+  replace(records) {
+    const ids = new Set(records.map(({ id }) => id));
+    for (const id of [...this.#rows.keys()].filter((known) => !ids.has(known))) {
+      this.remove(id);
+    }
+    records.forEach((record) => this.put(record));
+  }
+
+  /** Moves what follows the clock. */
+  tick() {
+    const now = this.#now();
+    this.#rows.forEach((row) => row.tick(now));
+  }
+
+  #insert(element, record) {
+    // Most are newer than all or, in a page of older ones, older than all.
+    const last = this.#element.lastElementChild;
+    if (last && isNewer(this.#recordOf(last), record)) {
+      this.#element.append(element);
+      return;
+    }
+    const older = [...this.#element.children].find((row) => isNewer(record, this.#recordOf(row)));
+    this.#element.insertBefore(element, older ?? null);
+  }
+
+  #recordOf(element) {
+    return this.#rows.get(element.dataset.id).record;
+  }
+}

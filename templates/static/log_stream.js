@@ -1,0 +1,80 @@
+/**
+ * The lines of one log as they come, from a cursor on, each exactly once.
+ *
+ * The cursor moves with the lines, event by event; whatever happens to the connection, the next one
+ * asks for what comes strictly after it.
+ */
+
+import { EventStream } from "./event_stream.js";
+
+/**
+ * Follows the log of deployment `id` after `cursor` (from its start where that is empty).
+ *
+ * - `onLines(lines)`: complete lines, without their ends.
+ * - `onPartial(text)`: the line being written right now; it stands until the next call of either.
+ * - `onReset()`: the log was truncated or replaced; its lines come again from the first.
+ * - `onEnd(record)`: everything was sent and nothing more will come. The record is null where the
+ *   end was reached on an earlier connection.
+ * - `onState(state, waitSeconds)`: "connecting", "live", "reconnecting" (with the wait), "paused"
+ *   (the page is hidden), "ended", "gone" (the log was deleted).
+ */
+export class LogStream {
+  #cursor;
+  #stream;
+  #callbacks;
+
+  constructor({ id, cursor = "", ...callbacks }) {
+    this.#cursor = cursor;
+    this.#callbacks = callbacks;
+    this.#stream = new EventStream({
+      url: () => this.#url(id),
+      listeners: {
+        message: (event) => this.#received(event),
+        partial: (event) => callbacks.onPartial(event.data),
+        reset: () => this.#reset(),
+        end: (event) => this.#ended(JSON.parse(event.data)),
+      },
+      onState: (state, waitSeconds) => this.#stateChanged(state, waitSeconds),
+    });
+  }
+
+  /** Begins to follow. */
+  start() {
+    this.#stream.start();
+  }
+
+  /** Follows no longer; nothing is called after it. */
+  stop() {
+    this.#stream.stop();
+  }
+
+  #url(id) {
+    const after = this.#cursor ? `&after=${encodeURIComponent(this.#cursor)}` : "";
+    return `/logs/${encodeURIComponent(id)}?batch=1&partial=1${after}`;
+  }
+
+  #received(event) {
+    if (event.lastEventId) {
+      this.#cursor = event.lastEventId;
+    }
+    this.#callbacks.onLines(event.data.split("\n"));
+  }
+
+  #reset() {
+    this.#cursor = "";
+    this.#callbacks.onReset();
+  }
+
+  #ended(record) {
+    this.#stream.stop();
+    this.#callbacks.onState("ended");
+    this.#callbacks.onEnd(record);
+  }
+
+  #stateChanged(state, waitSeconds) {
+    this.#callbacks.onState(state, waitSeconds);
+    if (state === "ended") {
+      this.#callbacks.onEnd(null);
+    }
+  }
+}

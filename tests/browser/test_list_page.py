@@ -1,0 +1,188 @@
+"""The page with all deployments."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+from .helpers import Server, launch, launch_to_end, overflow_px, stop
+
+
+def unique(prefix: str) -> str:
+    """A name that no other deployment has."""
+    return f"{prefix}-{uuid.uuid4().hex[:8]}"
+
+
+def test_a_deployment_shows_live_in_every_open_tab(context: BrowserContext, server: Server) -> None:
+    """It appears, changes its state and nothing is reloaded for it."""
+    tabs = [context.new_page() for _ in range(3)]
+    for tab in tabs:
+        tab.goto(server.url)
+        expect(tab.locator("#light")).to_have_attribute("data-state", "live")
+        tab.evaluate("window.neverReloaded = true")
+
+    name = unique("live")
+    deployment_id = launch(server, "sleep 600", name=name)
+    for tab in tabs:
+        row = tab.get_by_role("listitem").filter(has_text=name)
+        expect(row).to_have_attribute("data-state", "running")
+        expect(row).to_contain_text("Running")
+
+    stop(server, deployment_id)
+    for tab in tabs:
+        row = tab.get_by_role("listitem").filter(has_text=name)
+        expect(row).to_have_attribute("data-state", "stopped")
+        assert tab.evaluate("window.neverReloaded") is True
+
+
+def test_the_newest_deployment_stands_first(page: Page, server: Server) -> None:
+    """Those that come live too."""
+    page.goto(server.url)
+    expect(page.locator("#light")).to_have_attribute("data-state", "live")
+    names = [unique("order") for _ in range(3)]
+    for name in names:
+        launch_to_end(server, "true", name=name)
+    expect(page.locator(".row-name").first).to_have_text(names[-1])
+    expect(page.locator(".row-name").nth(2)).to_have_text(names[0])
+
+
+def test_new_deployment_starts_the_demo_and_shows_it_live(page: Page, server: Server) -> None:
+    """One click leads to lines on a page of their own."""
+    page.goto(server.url)
+    page.get_by_role("button", name="New Deployment").click()
+    page.wait_for_url(re.compile(r"/deployments/.+"))
+    expect(page.locator("#light")).to_have_attribute("data-state", "live")
+    page.wait_for_function("document.querySelectorAll('.log-lines .log-line').length >= 2")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#state")).to_have_text("Stopped")
+
+
+def test_new_deployment_works_without_javascript(browser: Browser, server: Server) -> None:
+    """The button is a plain form, and the page it leads to links to the raw log."""
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(server.url)
+    page.get_by_role("button", name="New Deployment").click()
+    page.wait_for_url(re.compile(r"/deployments/.+"))
+    expect(page.get_by_role("link", name="Raw log", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    page.wait_for_url(re.compile(r"/deployments/[^/]+$"))
+    context.close()
+
+
+def test_a_typed_command_runs_to_its_end_with_its_exit_status(page: Page, server: Server) -> None:
+    """On its page first, then in the list."""
+    word = unique("typed")
+    page.goto(server.url)
+    page.get_by_role("textbox", name="Command").fill(f"echo {word}; exit 3")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(r"/deployments/.+"))
+    expect(page.locator("#state")).to_have_text("Failed")
+    expect(page.locator(".log-lines")).to_have_text(word)
+    expect(page.locator('[data-fact="Exit status"]')).to_have_text("3")
+    expect(page.get_by_role("log")).to_contain_text("Failed with exit status 3")
+
+    page.get_by_role("link", name="All deployments").click()
+    row = page.get_by_role("listitem").filter(has_text=word)
+    expect(row).to_have_attribute("data-state", "failed")
+    expect(row).to_contain_text("exit 3")
+
+
+def test_what_is_refused_is_told_in_a_sentence_beside_the_field(page: Page, server: Server) -> None:
+    """And what was typed still stands there."""
+    page.goto(server.url)
+    page.get_by_role("combobox", name="Source").select_option("tail")
+    field = page.get_by_role("textbox", name="File to follow")
+    field.fill("/no/such/file.log")
+    page.get_by_role("button", name="Run", exact=True).click()
+    alert = page.get_by_role("alert")
+    expect(alert).to_have_text(re.compile(r"^[A-Z/].{10,}\.$"))
+    expect(field).to_have_value("/no/such/file.log")
+    expect(field).to_be_focused()
+    assert page.url.rstrip("/") == server.url
+    field.press("x")
+    expect(alert).to_be_hidden()
+
+
+def test_the_box_asks_for_what_the_source_needs(page: Page, server: Server) -> None:
+    """A command for a shell, a path for a file, nothing that is a must for the demo."""
+    page.goto(server.url)
+    expect(page.get_by_role("textbox", name="Command")).to_be_visible()
+    page.get_by_role("combobox", name="Source").select_option("demo")
+    expect(page.get_by_role("textbox", name="Command")).to_have_count(0)
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.wait_for_url(re.compile(r"/deployments/.+"))
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#state")).to_have_text("Stopped")
+
+
+def test_the_list_comes_back_by_itself_after_the_server_was_killed(
+    page: Page, server: Server
+) -> None:
+    """And has what it missed."""
+    page.goto(server.url)
+    light = page.locator("#light")
+    expect(light).to_have_attribute("data-state", "live")
+    server.kill()
+    expect(light).to_have_attribute("data-state", "reconnecting")
+    expect(light).to_contain_text(re.compile(r"Reconnecting in \d+ s"))
+    server.start()
+    name = unique("missed")
+    launch(server, "true", name=name)
+    expect(light).to_have_attribute("data-state", "live")
+    expect(page.get_by_role("listitem").filter(has_text=name)).to_be_visible()
+
+
+def test_show_more_pages_through_all_deployments(page: Page, server: Server) -> None:
+    """A page at a time, and none twice."""
+    for number in range(60):
+        (server.data_dir / f"bare-{number:02}.log").write_text("one line\n")
+    page.goto(server.url)
+    rows = page.locator(".list .row", has_text="bare-")
+    more = page.get_by_role("button", name="Show more")
+    expect(more).to_be_visible()
+    while rows.count() < 60:
+        before = rows.count()
+        more.click()
+        page.wait_for_function(
+            "count => document.querySelectorAll('.row').length > count", arg=before
+        )
+    expect(rows).to_have_count(60)
+    expect(more).to_be_hidden()
+
+
+def test_a_deleted_deployment_leaves_the_list(page: Page, server: Server) -> None:
+    """As soon as its files are gone."""
+    name = unique("gone")
+    path = server.data_dir / f"{name}.log"
+    path.write_text("one line\n")
+    page.goto(server.url)
+    row = page.get_by_role("listitem").filter(has_text=name)
+    expect(row).to_be_visible()
+    path.unlink()
+    expect(row).to_have_count(0)
+
+
+def test_the_list_fits_a_phone(browser: Browser, server: Server) -> None:
+    """Nothing is wider than the window, however long a command is."""
+    launch_to_end(server, f"true {'x' * 200}; exit 1")
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(server.url)
+    expect(page.get_by_role("listitem").first).to_be_visible()
+    assert overflow_px(page) == 0
+    context.close()
+
+
+def test_the_list_says_nothing_to_the_console(page: Page, server: Server) -> None:
+    """No error and no warning."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(server.url)
+    expect(page.locator("#light")).to_have_attribute("data-state", "live")
+    name = unique("quiet")
+    launch_to_end(server, "true", name=name)
+    expect(page.get_by_role("listitem").filter(has_text=name)).to_contain_text("Succeeded")
+    assert said == []
