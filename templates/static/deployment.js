@@ -182,7 +182,7 @@ function showRecord(newRecord) {
 function showCommand(command, title) {
   const heading = byId("title");
   byId("command").textContent = command;
-  const isTold = command === title && heading.scrollHeight <= heading.clientHeight + 1;
+  const isTold = command.replace(/\s+/g, " ").trim() === title && heading.scrollHeight <= heading.clientHeight + 1;
   byId("command").hidden = !command || isTold;
 }
 
@@ -245,14 +245,10 @@ function notice(kind, text) {
 }
 
 function showNotices() {
-  const left = record.left_running ?? [];
-  const stillRunning = left.map(({ pid, command }) => `${command} (process ${pid})`).join(", ");
   const notices = [
     ["error", trouble],
     ["error", record.error],
-    ["warning", stateExplanation(record.state)],
-    ["warning", record.note],
-    ["warning", stillRunning && `Still running: ${stillRunning}.`],
+    ["warning", record.note || stateExplanation(record.state)],
   ];
   byId("notices").replaceChildren(
     ...notices.filter(([, text]) => text).map((entry) => notice(...entry)),

@@ -14,9 +14,7 @@ const STATES = {
   lost: {
     label: "Lost",
     final: true,
-    explanation:
-      "The process that captured this output died before the command ended. The log is complete " +
-      "up to that moment; how the command ended is not known.",
+    explanation: "The process that captured this output died; how it ended is not known.",
   },
   finished: {
     label: "Finished",
