@@ -116,8 +116,9 @@ class Server:
             self.terminate()
         for path in self.data_dir.glob("*.json"):
             record = json.loads(path.read_text())
-            if record["capture_pid"] and process_start(record["capture_pid"]) == (
-                record["capture_started"]
+            if (
+                record["capture_pid"]
+                and process_start(record["capture_pid"]) == (record["capture_started"])
             ):
                 os.kill(record["capture_pid"], signal.SIGKILL)
             for pid in with_variable(DEPLOYMENT_VARIABLE, record["id"]):

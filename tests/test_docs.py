@@ -64,7 +64,9 @@ def test_the_readme_has_every_call() -> None:
     urls = {
         node.value.replace("([^/]+)", "<id>")
         for node in ast.walk(function)
-        if isinstance(node, ast.Constant) and str(node.value).startswith("/")
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.startswith("/")
     }
     assert urls - {"/static/(.*)"} == documented
 
