@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from tornado_logs.sse import (
     Cursor,
-    cut_line,
     encode_batch,
     encode_event,
     encode_lines,
@@ -87,7 +86,7 @@ def test_invalid_utf8_becomes_the_replacement_character() -> None:
     ],
 )
 def test_a_carriage_return_redraws_as_a_terminal_does(drawn: str, shown: str) -> None:
-    assert strip(visible_line(drawn.encode()).decode()) == strip(shown)
+    assert strip(visible_line(drawn.encode(), 1000).decode()) == strip(shown)
 
 
 def strip(text: str) -> str:
@@ -96,20 +95,25 @@ def strip(text: str) -> str:
 
 
 def test_colours_stay_with_what_they_coloured_through_a_redraw() -> None:
-    line = visible_line(b"\x1b[31mred text\x1b[0m\rR").decode()
+    line = visible_line(b"\x1b[31mred text\x1b[0m\rR", 1000).decode()
     assert line == "\x1b[0mR\x1b[0m\x1b[31med text\x1b[0m"
 
 
 def test_a_column_far_out_costs_no_memory() -> None:
-    assert len(visible_line(b"\r\x1b[999999999999Cx")) < 100_000
+    assert len(visible_line(b"\r\x1b[999999999999Cx", 100_000)) < 100_000
 
 
 def test_a_long_line_is_cut_at_a_character_and_says_how_much_is_missing() -> None:
     line = ("ä" * 50).encode()
-    cut = cut_line(line, 11)
+    cut = visible_line(line, 11)
     assert cut.decode().startswith("ä" * 5 + " … [90 bytes left out")
-    assert cut_line(line, 100) == line
-    assert "1,000,000 bytes left out" in cut_line(line, 100, 1_000_000).decode()
+    assert visible_line(line, 100) == line
+    assert "1,000,000 bytes left out" in visible_line(line, 100, 1_000_000).decode()
+
+
+def test_the_mark_of_a_cut_line_counts_the_bytes_of_the_log_not_of_the_wire() -> None:
+    cut = visible_line(b"\xff" * 50, 11).decode()
+    assert cut.startswith("\ufffd" * 11 + " … [39 bytes left out")
 
 
 def test_a_cursor_reads_back_as_it_was_written() -> None:

@@ -42,6 +42,7 @@ from tornado_logs.journal import JournalWriter
 from tornado_logs.source import Ending, LeftProcess, LogSource, SourceError
 
 _LENGTH = struct.Struct("!I")
+_MAX_POLL_SECONDS = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,8 @@ class CaptureControl:
         idle = self._journal.idle_seconds()
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         times = [seconds for seconds in (idle, left) if seconds is not None]
-        return min(times) * 1000 if times else None
+        # poll(2) takes a C int; who waits longer than a day is woken once a day to wait on.
+        return min(*times, _MAX_POLL_SECONDS) * 1000 if times else None
 
     def started(self, pid: int) -> None:
         """See `Control.started`."""

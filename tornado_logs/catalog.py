@@ -18,7 +18,7 @@ from tornado_logs.config import (
     type_name,
     unknown_name,
 )
-from tornado_logs.deployment import Record
+from tornado_logs.deployment import Record, short_line
 from tornado_logs.registry import Registry, RegistryError
 from tornado_logs.source import LogSource, Option, SourceError
 
@@ -137,7 +137,7 @@ class Catalog:
             raise RequestError(str(error)) from error
         record = Record(
             id="",
-            name=title or name,
+            name=short_line(title) or name,
             source=name,
             type=section.type,
             request=dict(request),

@@ -101,7 +101,6 @@ async def _serve(config: Config, services: Services) -> None:
     _raise_descriptor_limit()
     server = HTTPServer(
         make_app(services),
-        max_body_size=config.max_body_bytes,
         max_header_size=65536,
     )
     server.add_sockets(sockets)

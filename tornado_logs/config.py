@@ -11,6 +11,7 @@ was found.
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -21,10 +22,19 @@ from tornado_logs.source import Command, Environment, Option
 
 CONFIG_FILE = "tornado_logs.toml"
 ENVIRONMENT_PREFIX = "TORNADO_LOGS_"
+_MAX_VALUE_CHARS = 200
+_MAX_WHOLE = 1 << 53  # what JSON's readers can be trusted to take for what it is
 
 SETTINGS: tuple[Option, ...] = (
     Option("host", str, "localhost", "The loopback address or name to listen on."),
-    Option("port", int, 5000, "The TCP port to listen on; 0 takes any free one.", minimum=0),
+    Option(
+        "port",
+        int,
+        5000,
+        "The TCP port to listen on; 0 takes any free one.",
+        minimum=0,
+        maximum=65535,
+    ),
     Option("data_dir", str, "data", "The folder that keeps logs and records."),
     Option(
         "ping_seconds",
@@ -130,7 +140,7 @@ def read_config(
     sections = document.pop("sources", {})
     settings = check_settings(SETTINGS, document, where)
     settings.update(_from_environment(environ))
-    settings.update({name: value for name, value in flags.items() if value is not None})
+    settings.update(_from_flags(flags))
     return Config(**settings, sources=_source_configs(sections, where))
 
 
@@ -152,6 +162,15 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             value = parse_text(option, environ[variable], f"the environment: {variable}")
             found[option.name] = check_value(option, value, f"the environment: {variable}")
     return found
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, Any]:
+    by_name = {option.name: option for option in SETTINGS}
+    return {
+        name: check_value(by_name[name], value, f"--{name.replace('_', '-')}")
+        for name, value in flags.items()
+        if value is not None
+    }
 
 
 def _source_configs(sections: Any, where: str) -> dict[str, SourceConfig]:
@@ -198,6 +217,7 @@ def check_settings(
 def unknown_name(name: str, known: Iterable[str]) -> str:
     """A clause that says that nothing is called `name`, with the nearest name or all names."""
     names = sorted(known)
+    name = name[:_MAX_VALUE_CHARS]
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names) or 'none'}"
     return f"unknown setting {name!r}; {hint}"
@@ -208,11 +228,23 @@ def check_value(option: Option, value: Any, where: str) -> Any:
     if value is None and not option.required and option.default is None:
         return None
     matches, expected = _TYPES[option.type]
+    found = shorten(value)
     if not matches(value):
-        raise ConfigError(f"{where}: expected {expected}, found {value!r}")
+        raise ConfigError(f"{where}: expected {expected}, found {found}")
     if option.minimum is not None and value < option.minimum:
-        raise ConfigError(f"{where}: expected {option.minimum:g} or more, found {value!r}")
+        raise ConfigError(f"{where}: expected {option.minimum:g} or more, found {found}")
+    if option.maximum is not None and value > option.maximum:
+        raise ConfigError(f"{where}: expected {option.maximum:g} or less, found {found}")
     return float(value) if option.type is float else value
+
+
+def shorten(value: Any) -> str:
+    """A value as it may stand in a sentence, however long or deep it is."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # ValueError: a number of many thousand digits
+        return "something that is far too large"
+    return text if len(text) <= _MAX_VALUE_CHARS else text[:_MAX_VALUE_CHARS] + "…"
 
 
 def parse_text(option: Option, text: str, where: str) -> Any:
@@ -225,7 +257,8 @@ def parse_text(option: Option, text: str, where: str) -> Any:
         if option.type is Environment:
             return dict(_variable(line) for line in text.splitlines() if line.strip())
     except (KeyError, ValueError):
-        raise ConfigError(f"{where}: expected {_TYPES[option.type][1]}, found {text!r}") from None
+        expected = _TYPES[option.type][1]
+        raise ConfigError(f"{where}: expected {expected}, found {shorten(text)}") from None
     return text
 
 
@@ -240,34 +273,39 @@ def _variable(line: str) -> tuple[str, str]:
     return name.strip(), value
 
 
-def _is_text(value: Any) -> bool:
-    # A NUL can stand neither in a path nor in an argument; execve(2) would refuse it much later.
-    return isinstance(value, str) and "\0" not in value
+def is_text(value: Any) -> bool:
+    """Whether `value` is text that can be a path or an argument of a program."""
+    if not isinstance(value, str) or "\0" in value:  # execve(2) takes no NUL
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a lone surrogate: JSON can spell it, but it is no character
+        return False
+    return True
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MAX_WHOLE
 
 
 def _is_number(value: Any) -> bool:
-    return _is_whole(value) or (isinstance(value, float) and value == value)
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_command(value: Any) -> bool:
     if isinstance(value, list):
-        return bool(value) and all(map(_is_text, value)) and bool(value[0])
-    return _is_text(value) and bool(value.strip())
+        return bool(value) and all(map(is_text, value)) and bool(value[0])
+    return is_text(value) and bool(value.strip())
 
 
 def _is_environment(value: Any) -> bool:
     return isinstance(value, dict) and all(
-        _is_text(name) and name and "=" not in name and _is_text(text)
-        for name, text in value.items()
+        is_text(name) and name and "=" not in name and is_text(text) for name, text in value.items()
     )
 
 
 _TYPES: dict[type, tuple[Callable[[Any], bool], str]] = {
-    str: (_is_text, "text"),
+    str: (is_text, "text"),
     int: (_is_whole, "a whole number"),
     float: (_is_number, "a number"),
     bool: (lambda value: isinstance(value, bool), "true or false"),

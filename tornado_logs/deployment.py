@@ -19,14 +19,16 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 ID_ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # nothing that is mistyped: no i, l, o, 0, 1
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 _JUST_WRITTEN_SECONDS = 2.0
+_MAX_NAME_CHARS = 300
 
 
 class State(StrEnum):
@@ -83,10 +85,22 @@ class Record:
         """Raises ValueError if `data` isn't a record. What a later version added is left out."""
         if not isinstance(data, dict) or not isinstance(data.get("id"), str):
             raise ValueError("not a record: a JSON object with an id was expected")
-        known = {f.name for f in fields(cls)}
-        record = cls(**{key: value for key, value in data.items() if key in known})
+        record = cls(id=data["id"])
+        for name, types in _FIELD_TYPES.items():
+            value = data.get(name, getattr(record, name))
+            if not isinstance(value, types) or isinstance(value, bool):
+                raise ValueError(f"not a record: {name} is {value!r}")
+            setattr(record, name, value)
         record.state = State(record.state)
         return record
+
+
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    name: tuple(get_origin(part) or part for part in (get_args(hint) or (hint,)))
+    if get_origin(hint) is UnionType
+    else (get_origin(hint) or hint,)
+    for name, hint in get_type_hints(Record).items()
+} | {"state": (str,)}
 
 
 def new_id() -> str:
@@ -101,6 +115,21 @@ def is_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None
 
 
+def created_at_of(deployment_id: str) -> str | None:
+    """When an id of ours was made, to the second; None for another's."""
+    try:
+        moment = datetime.strptime(deployment_id[:15], "%Y%m%d-%H%M%S")
+    except ValueError:
+        return None
+    return moment.isoformat(timespec="milliseconds") + "Z"
+
+
+def short_line(text: str) -> str:
+    """`text` on one line and short enough to be shown in a list."""
+    line = " ".join(text.split())
+    return line if len(line) <= _MAX_NAME_CHARS else line[: _MAX_NAME_CHARS - 1] + "…"
+
+
 def timestamp(seconds: float | None = None) -> str:
     """ISO 8601 in UTC with milliseconds; of now, or of `seconds` since 1970."""
     moment = datetime.fromtimestamp(time.time() if seconds is None else seconds, UTC)
@@ -108,9 +137,15 @@ def timestamp(seconds: float | None = None) -> str:
 
 
 def read_record(path: str) -> Record:
-    """Raises FileNotFoundError, or ValueError for a file that isn't a record."""
+    """Raises OSError (FileNotFoundError), or ValueError for a file that isn't its record."""
     with open(path, "rb") as file:
-        return Record.from_json(json.loads(file.read()))
+        try:
+            record = Record.from_json(json.loads(file.read()))
+        except RecursionError:
+            raise ValueError("not a record: nested too deeply") from None
+    if f"{record.id}.json" != os.path.basename(path):
+        raise ValueError(f"the record of another deployment: {record.id!r}")
+    return record
 
 
 def write_record(path: str, record: Record) -> None:
@@ -156,8 +191,8 @@ def is_held(log_path: str) -> bool:
 def is_being_written(log_path: str) -> bool:
     """Whether somebody has a bare log open for writing, or has just written to it."""
     try:
-        fd = os.open(log_path, os.O_RDONLY)
-    except FileNotFoundError:
+        fd = os.open(log_path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
         return False
     try:
         just_written = time.time() - os.fstat(fd).st_mtime < _JUST_WRITTEN_SECONDS

@@ -13,7 +13,6 @@ at the live edge are, get the same bytes object from a cache of the last few blo
 from __future__ import annotations
 
 import asyncio
-import codecs
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +22,7 @@ from tornado_logs import sse
 from tornado_logs.deployment import Record
 from tornado_logs.journal import (
     BLOCK_BYTES,
+    UNSETTLED_MARK,
     Block,
     LineTooLongError,
     LogFile,
@@ -117,7 +117,7 @@ class Follower:
         self._settings = settings
         self._log = LogFile(path)
         self._size = self._log.size()
-        self._mark: str | None = None
+        self._mark = UNSETTLED_MARK
         self._was_cut = False
         self._cuts = 0  # how often the log began anew; a stream that has seen fewer starts over
         self._deleted = False
@@ -172,7 +172,7 @@ class Follower:
         self._cuts += 1
         self._size = 0
         self._was_cut = True
-        self._mark = None
+        self._mark = UNSETTLED_MARK
         self._chunks.clear()
         self._long_lines.clear()
         self._wake()
@@ -180,17 +180,15 @@ class Follower:
     def mark(self) -> str:
         """The log's mark; see `LogFile.mark`."""
         # After a cut the capture process gives the log a new mark, but a moment later than we look.
-        if self._mark is None or self._was_cut:
+        if self._mark == UNSETTLED_MARK or self._was_cut:
             self._mark = self._log.mark()
-            if self._log.size() == 0:
-                mark, self._mark = self._mark, None
-                return mark
         return self._mark
 
     def is_at(self, cursor: sse.Cursor) -> bool:
         """Whether this log can have given out this cursor."""
         self.look()
-        if cursor.offset > self._size or not self._log.is_line_start(cursor.offset):
+        ended = self.record.state.is_final
+        if not self._log.is_line_start(cursor.offset, ended=ended):
             return False
         return cursor.offset == 0 or cursor.mark == self.mark()
 
@@ -199,18 +197,28 @@ class Follower:
         return cursor.ended and self.record.state.is_final and cursor.offset == self._size
 
     async def tail_start(self, lines: int) -> int:
-        """The offset at which the last `lines` lines begin; an unfinished last line counts."""
+        """The offset at which the last `lines` lines begin."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, self._tail_start, lines)
+        while True:
+            cuts = self._cuts
+            start = await loop.run_in_executor(None, self._tail_start, lines)
+            if cuts == self._cuts:
+                return start
 
     def _tail_start(self, lines: int) -> int:
-        size = self._log.size()
-        ends_within_line = size > 0 and self._log.read(size - 1, 1) != b"\n"
-        total = self._log.count_lines(size) + ends_within_line
-        if lines == 0 and not ends_within_line:
-            return size
-        start = self._log.line_start(max(0, total - max(lines, 1)))
-        return size if start is None else start
+        # Opened anew: this runs in a thread, where the follower's own may be closed at any time.
+        log, ended = LogFile(self._log.path), self.record.state.is_final
+        try:
+            size = log.size()
+            if ended and lines == 0:
+                return size
+            # The last line counts without its LF only once nothing can be added to it.
+            is_unfinished = ended and size > 0 and log.read(size - 1, 1) != b"\n"
+            total = log.count_lines(size) + is_unfinished
+            start = log.line_start(max(0, total - lines))
+            return size if start is None else start
+        finally:
+            log.close()
 
     async def stream(
         self,
@@ -300,6 +308,7 @@ class Follower:
                 return None
         if line.end is None and not (self.record.state.is_final and line.scanned == self._size):
             return None
+        del self._long_lines[offset]
         return self._log.long_block(line, self._size)
 
     def _partial(self, offset: int, partials: _Partials) -> bytes | None:
@@ -314,10 +323,9 @@ class Follower:
             left_out_bytes = 0 if redrawn else self._size - offset - most
             data = data[redrawn:] if redrawn else self._log.read(offset, most)
         # A character whose last bytes aren't there yet is no invalid one.
-        text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
-        line = sse.visible_line(text.encode())
-        line = sse.cut_line(line, most, left_out_bytes)
-        return sse.encode_event("partial", line.decode(errors="replace").replace("\n", " "))
+        line = sse.visible_line(sse.whole_characters(data), most, left_out_bytes)
+        # A line end that has come meanwhile is none of this event's.
+        return sse.encode_event("partial", line.decode().partition("\n")[0])
 
     async def _wait(self, seconds: float | None) -> bool:
         """Wait until something has happened, or the seconds have passed; False to send a ping."""

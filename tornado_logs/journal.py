@@ -17,7 +17,10 @@ LFs before it. Times are microseconds since 1970, UTC.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import stat
 import struct
 import threading
 import time
@@ -40,6 +43,9 @@ _HEADER = struct.Struct("<8s8sQ")
 _CHECKPOINT = struct.Struct("<QQQ")
 _SCAN_BYTES = 1024 * 1024
 _MARK_BYTES = 256
+_INDEX_HEAD = re.compile(_MAGIC + rb"[0-9a-f]{8}")
+
+UNSETTLED_MARK = "00000000"
 
 
 class JournalError(Exception):
@@ -67,6 +73,7 @@ class LongLine:
     start: int
     scanned: int
     last_redraw: int  # where the text after the line's last CR begins
+    after_cr: int | None = None  # after a CR that the scan ended with; a redraw if text follows
     end: int | None = None  # the offset of its LF, once found
 
 
@@ -152,9 +159,12 @@ class LogFile:
     """The reading side of one log. Safe to use from several threads; knows nothing of writers."""
 
     def __init__(self, path: str) -> None:
-        """Raises OSError, FileNotFoundError among them."""
+        """Raises OSError: FileNotFoundError too where the path names no regular file."""
         self.path = path
-        self.fd = os.open(path, os.O_RDONLY)
+        self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would block here
+        if not stat.S_ISREG(os.fstat(self.fd).st_mode):
+            os.close(self.fd)
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
         self._index: _Checkpoints | None = None
         self._index_lock = threading.Lock()
 
@@ -180,22 +190,27 @@ class LogFile:
     def mark(self) -> str:
         """Eight hex digits that tell this log from another of its name: see `sse.Cursor`.
 
-        From the index where there is one, else from the log's first line (its first 256 bytes).
+        From the index where there is one, else from the log's first line (its first 256 bytes);
+        UNSETTLED_MARK as long as that isn't whole.
         """
         try:
             with open(_index_path(self.path), "rb") as file:
                 header = file.read(_HEADER.size)
         except FileNotFoundError:
             header = b""
-        if len(header) == _HEADER.size and header.startswith(_MAGIC):
-            return header[8:16].decode("ascii", "replace")
+        if _INDEX_HEAD.match(header):
+            return header[8:16].decode()
         head = self.read(0, _MARK_BYTES)
+        if b"\n" not in head and len(head) < _MARK_BYTES:
+            return UNSETTLED_MARK
         return f"{zlib.crc32(head[: head.find(10) + 1 or None]):08x}"
 
-    def is_line_start(self, offset: int) -> bool:
-        """Whether a line begins at `offset`, or the log ends there."""
+    def is_line_start(self, offset: int, *, ended: bool = False) -> bool:
+        """Whether a line begins, or will begin, at `offset`; of an ended log also its very end."""
         size = self.size()
-        return offset in (0, size) or (offset < size and self.read(offset - 1, 1) == b"\n")
+        if offset == 0 or (ended and offset == size):
+            return True
+        return offset <= size and self.read(offset - 1, 1) == b"\n"
 
     def read_block(self, offset: int, size: int, *, ended: bool = False) -> Block | None:
         """The whole lines at `offset`, some 256 KiB at most; None if no line is whole yet.
@@ -217,10 +232,7 @@ class LogFile:
         while line.scanned < limit:
             piece = self.read(line.scanned, min(_SCAN_BYTES, limit - line.scanned))
             end = piece.find(b"\n")
-            text = piece if end < 0 else piece[:end]
-            redraw = text.rstrip(b"\r").rfind(b"\r")
-            if redraw >= 0:
-                line.last_redraw = line.scanned + redraw + 1
+            _note_redraw(line, piece if end < 0 else piece[:end])
             if end >= 0:
                 line.end = line.scanned + end
                 return False
@@ -278,13 +290,26 @@ class LogFile:
             return self._index
 
 
+def _note_redraw(line: LongLine, text: bytes) -> None:
+    """A CR redraws the line only if text comes after it: CRs at its very end do not."""
+    drawn = text.rstrip(b"\r")
+    if drawn:
+        redraw = drawn.rfind(b"\r")
+        if redraw >= 0:
+            line.last_redraw = line.scanned + redraw + 1
+        elif line.after_cr is not None:
+            line.last_redraw = line.after_cr
+        line.after_cr = None
+    if len(drawn) < len(text):
+        line.after_cr = line.scanned + len(text)
+
+
 def block_lines(block: Block, max_line_bytes: int) -> tuple[list[bytes], list[int]]:
     """The lines of a block as a reader gets to see them, and the offset after each."""
     if block.end - block.start == len(block.data):
         lines = sse.visible_lines(block.data, max_line_bytes)
         return lines, sse.line_ends(block.data, block.start)
-    (line,) = sse.visible_lines(block.data, BLOCK_BYTES)  # it holds one line and no LF
-    return [sse.cut_line(line, max_line_bytes, block.left_out_bytes)], [block.end]
+    return [sse.visible_line(block.data, max_line_bytes, block.left_out_bytes)], [block.end]
 
 
 class LineTooLongError(Exception):
@@ -333,9 +358,10 @@ class _FileCheckpoints:
             index = cls(os.open(_index_path(log.path), os.O_RDONLY), log)
         except FileNotFoundError:
             return None
-        magic = os.pread(index._fd, len(_MAGIC), 0) == _MAGIC
-        fits = index._entry(len(index) - 1)[0] <= log.size() if magic and len(index) else magic
-        return index if fits else None
+        if not _INDEX_HEAD.match(os.pread(index._fd, _HEADER.size, 0)):
+            return None
+        reached = index._entry(len(index) - 1)[0] if len(index) else 0
+        return index if reached <= log.size() else None
 
     def __len__(self) -> int:
         return max(0, os.fstat(self._fd).st_size // _CHECKPOINT.size - 1)

@@ -72,6 +72,7 @@ class Option:
     request: bool = False
     required: bool = False
     minimum: float | None = None
+    maximum: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

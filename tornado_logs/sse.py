@@ -10,6 +10,7 @@ and inject no field: it holds no LF, and no CR.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -50,14 +51,12 @@ def visible_lines(block: bytes, max_line_bytes: int) -> list[bytes]:
     `block` is whole lines; the last may lack its LF. Invalid UTF-8 becomes U+FFFD, a CR within a
     line is a redraw, and what exceeds `max_line_bytes` is cut, with a mark.
     """
-    text = valid_utf8(block)
-    lines = text.split(b"\n")
+    lines = block.split(b"\n")
     if not lines[-1]:
         lines.pop()
-    if b"\r" in text:
-        lines = [visible_line(line) if b"\r" in line else line for line in lines]
-    if lines and max(map(len, lines)) > max_line_bytes:
-        lines = [cut_line(line, max_line_bytes) for line in lines]
+    is_plain = b"\r" not in block and is_utf8(block)
+    if lines and (not is_plain or max(map(len, lines)) > max_line_bytes):
+        lines = [visible_line(line, max_line_bytes) for line in lines]
     return lines
 
 
@@ -95,38 +94,48 @@ def encode_json(event: str, data: Any, cursor: Cursor | None = None) -> bytes:
     return encode_event(event, json.dumps(data), cursor)
 
 
-def valid_utf8(data: bytes) -> bytes:
-    """`data` itself if it is UTF-8, else with U+FFFD for what isn't."""
+def is_utf8(data: bytes) -> bool:
+    """Whether `data` is valid UTF-8."""
     try:
         data.decode()
     except UnicodeDecodeError:
-        return data.decode(errors="replace").encode()
-    return data
+        return False
+    return True
 
 
-def cut_line(line: bytes, max_line_bytes: int, left_out_bytes: int = 0) -> bytes:
-    """`line` (UTF-8), or its beginning and a mark that counts the bytes left out.
+def visible_line(line: bytes, max_line_bytes: int, left_out_bytes: int = 0) -> bytes:
+    """What stands in a line (no LF) after all its redraws, as UTF-8, with its colours.
 
-    `left_out_bytes` says how many the caller has left out already.
+    What exceeds `max_line_bytes` is cut, with a mark that counts the bytes left out;
+    `left_out_bytes` of them the caller has left out already.
     """
-    shown = line[:max_line_bytes].decode(errors="ignore").encode()
+    line = line.rstrip(b"\r")
+    if b"\r" in line:
+        line = redraw(line.decode(errors="replace")).encode()
+    shown = line if len(line) <= max_line_bytes else whole_characters(line[:max_line_bytes])
     left_out_bytes += len(line) - len(shown)
-    if not left_out_bytes:
-        return line
-    return shown + f" … [{left_out_bytes:,} bytes left out; the raw log has them]".encode()
+    text = shown.decode(errors="replace")
+    if left_out_bytes:
+        text += f" … [{left_out_bytes:,} bytes left out; the raw log has them]"
+    return text.encode()
 
 
-def visible_line(line: bytes) -> bytes:
-    """What stands in a line (UTF-8, no LF) after all its redraws, with its colours."""
-    text = line.decode().rstrip("\r")
-    if "\r" not in text:
-        return text.encode()
+def whole_characters(data: bytes) -> bytes:
+    """`data` without the beginning of a character (of 4 bytes at most) that it ends with."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data[-4:])
+    pending, _ = decoder.getstate()
+    return data[: len(data) - len(pending)]
+
+
+def redraw(text: str) -> str:
+    """What a terminal shows of a line after its carriage returns."""
     if "\x1b" in text or "\b" in text:
-        return _Redraw(text).text().encode()
+        return _Redraw(text).text()
     shown = ""
     for drawn in text.split("\r"):
         shown = drawn + shown[len(drawn) :]
-    return shown.encode()
+    return shown
 
 
 # ECMA-48: CSI with parameters, intermediates and a final byte; OSC up to BEL or ST; other escapes.

@@ -17,6 +17,7 @@ from tornado.ioloop import PeriodicCallback
 from tornado_logs.deployment import (
     Record,
     State,
+    created_at_of,
     is_being_written,
     is_id,
     read_record,
@@ -98,15 +99,23 @@ class Deployments:
     def page(
         self, limit: int, before: str | None, matches: Callable[[Record], bool]
     ) -> tuple[list[Record], str | None]:
-        """At most `limit` records older than `before`, and what to ask the next page with."""
-        start = self.get(before) if before else None
+        """At most `limit` records older than `before`, and what to ask the next page with.
+
+        `before` may have been removed meanwhile. Raises LookupError if it can't ever have been.
+        """
+        start = self._age_of(before) if before else _NEWER_THAN_ALL
         older = (
-            record
-            for record in self.newest_first()
-            if (start is None or _age(record) < _age(start)) and matches(record)
+            record for record in self.newest_first() if _age(record) < start and matches(record)
         )
         found = [record for record, _ in zip(older, range(limit + 1), strict=False)]
         return found[:limit], found[limit - 1].id if len(found) > limit else None
+
+    def _age_of(self, deployment_id: str) -> tuple[str, str]:
+        if record := self.get(deployment_id):
+            return _age(record)
+        if created_at := created_at_of(deployment_id):
+            return created_at, deployment_id
+        raise LookupError(deployment_id)
 
     def add(self, record: Record) -> None:
         """A deployment that has just been created here, or its record changed."""
@@ -168,14 +177,14 @@ class Deployments:
         if not is_id(deployment_id):
             logger.warning("%s.log in %s is left out: %s", deployment_id, self.data_dir, _NAME_HINT)
             return
-        if not os.path.exists(self.log_path(deployment_id)):
+        if not os.path.isfile(self.log_path(deployment_id)):
             self._forget(deployment_id)
             return
         try:
             record = read_record(self._path(deployment_id, ".json"))
         except FileNotFoundError:
             record = self._bare(deployment_id)
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             record = self._bare(deployment_id)
             record.error = f"its record {deployment_id}.json can't be read: {error}"
         if record.request is not None and not record.state.is_final:
@@ -236,6 +245,9 @@ class Deployments:
 _NAME_HINT = (
     "a name has letters, digits, '.', '_' and '-' only, and begins with none of the last two"
 )
+
+
+_NEWER_THAN_ALL = ("~", "")
 
 
 def _age(record: Record) -> tuple[str, str]:

@@ -6,10 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tornado.httputil import HTTPInputError, parse_body_arguments
+from tornado.web import stream_request_body
+
 from tornado_logs import __version__
 from tornado_logs.catalog import RequestError
-from tornado_logs.config import ConfigError, parse_text, unknown_name
-from tornado_logs.deployment import Record, State
+from tornado_logs.config import ConfigError, is_text, parse_text, shorten, unknown_name
+from tornado_logs.deployment import Record, State, short_line
 from tornado_logs.handlers.base import EVENTS, HTML, JSON, TEXT, BaseHandler, UserError
 from tornado_logs.handlers.pages import page_json
 from tornado_logs.handlers.streaming import StreamingHandler
@@ -18,8 +21,34 @@ from tornado_logs.launcher import LaunchError
 _MAX_PAGE = 1000
 
 
+@stream_request_body
 class DeploymentsHandler(StreamingHandler):
-    """`GET` and `POST /deployments`."""
+    """`GET` and `POST /deployments`.
+
+    Takes the body piece by piece so as to answer one that is too large with a sentence: whatever is
+    refused, its body is read to the end first, for a client that still sends would not hear us.
+    """
+
+    def prepare(self) -> None:
+        """Refuse what has no body at once, and keep the refusal of what has one."""
+        self._body = bytearray()
+        self._refusal: UserError | None = None
+        try:
+            super().prepare()
+        except UserError as refusal:
+            if self.request.method != "POST":
+                raise
+            self._refusal = refusal
+
+    def data_received(self, chunk: bytes) -> None:
+        """The next piece of the body; no more of it is kept than is accepted."""
+        most = self.services.config.max_body_bytes
+        if len(self._body) + len(chunk) > most:
+            self._refusal = self._refusal or UserError(
+                413, f"the body is too large: it may have {most:,} bytes"
+            )
+        if self._refusal is None:
+            self._body += chunk
 
     def get(self) -> None:
         """The list, newest first: `limit`, `before=<id>`, `state`, `source`, `q` (in the name)."""
@@ -28,7 +57,10 @@ class DeploymentsHandler(StreamingHandler):
             raise UserError(400, f"limit takes a number from 1 to {_MAX_PAGE}, found {limit!r}")
         deployments = self.services.deployments
         before = self.get_query_argument("before", None)
-        found, following = deployments.page(int(limit), before, self._filter())
+        try:
+            found, following = deployments.page(int(limit), before, self._filter())
+        except LookupError:
+            raise UserError(400, f"before: there was never a deployment {before!r}") from None
         self.write_json(
             {"deployments": [deployments.summary(record) for record in found], "next": following}
         )
@@ -46,6 +78,8 @@ class DeploymentsHandler(StreamingHandler):
 
     async def post(self) -> None:
         """Start one; then answer with its record, its page, or by streaming it to its end."""
+        if self._refusal is not None:
+            raise self._refusal
         if self.request.headers.get("Last-Event-ID"):
             # A client that lost a stream it had POSTed for would run the command a second time.
             raise UserError(
@@ -62,13 +96,15 @@ class DeploymentsHandler(StreamingHandler):
             await self.stream(record, raw=wanted == TEXT)
 
     def _start(self, given: dict[str, Any]) -> Record:
-        source = given.pop("source", None) or self.services.sources.default_name()
-        name = given.pop("name", None) or ""
-        if not isinstance(source, str) or not isinstance(name, str):
-            raise UserError(400, "source and name take text")
+        source, name = given.pop("source", None), given.pop("name", None)
+        for key, value in (("source", source), ("name", name)):
+            if value is not None and not is_text(value):
+                raise UserError(400, f"{key} takes text, found {shorten(value)}")
         try:
-            record, class_name = self.services.sources.prepare(source, given)
-            record.name = " ".join(name.split()) or record.name
+            record, class_name = self.services.sources.prepare(
+                source or self.services.sources.default_name(), given
+            )
+            record.name = short_line(name or "") or record.name
             record.requested_by = self.remote()
             self.services.launcher.launch(record, class_name)
         except RequestError as error:
@@ -86,7 +122,7 @@ class DeploymentsHandler(StreamingHandler):
         if content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
             return self._form()
         try:
-            data = json.loads(self.request.body)
+            data = json.loads(bytes(self._body))
         except (ValueError, RecursionError) as error:
             raise UserError(
                 400,
@@ -98,10 +134,17 @@ class DeploymentsHandler(StreamingHandler):
         return data
 
     def _form(self) -> dict[str, Any]:
-        texts = {
-            name: "\n".join(self.get_body_arguments(name, strip=False))
-            for name in self.request.body_arguments
-        }
+        arguments: dict[str, list[bytes]] = {}
+        try:
+            parse_body_arguments(
+                self.request.headers["Content-Type"], bytes(self._body), arguments, {}
+            )
+            texts = {
+                name: b"\n".join(values).decode().replace("\r\n", "\n")
+                for name, values in arguments.items()
+            }
+        except (HTTPInputError, UnicodeDecodeError) as error:
+            raise UserError(400, f"the form can't be read: {error}") from error
         source = texts.get("source") or self.services.sources.default_name()
         options = {option.name: option for option in self.services.sources.request_options(source)}
         for name in texts.keys() - options.keys() - {"source", "name"}:

@@ -69,9 +69,11 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
             raise UserError(404, f"the log of {self.deployment.id} was deleted")
         return super().validate_absolute_path(root, absolute_path)
 
-    def compute_etag(self) -> str:
+    def compute_etag(self) -> str | None:
         """From what the file system knows: a hash of the bytes would mean reading them all."""
-        status = os.stat(self.absolute_path or "")
+        if not self.deployment.state.is_final:
+            return None
+        status = os.stat(self.get_absolute_path(self.root, self.deployment.id))
         return f'"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"'
 
     def get_content_type(self) -> str:

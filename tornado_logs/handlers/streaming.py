@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from dataclasses import dataclass
 
+from tornado.http1connection import HTTP1Connection
 from tornado.iostream import StreamClosedError
 
 from tornado_logs import sse
@@ -34,6 +35,13 @@ class StreamingHandler(BaseHandler):
         self._viewer_gone = True
         if self._streaming is not None:
             self._streaming.cancel()
+
+    def on_finish(self) -> None:
+        """A client of HTTP/1.0 knows the end of a stream by the connection's, whatever it asked."""
+        if self._streaming is not None and self.request.version == "HTTP/1.0":
+            connection = self.request.connection
+            if isinstance(connection, HTTP1Connection):
+                connection.close()
 
     async def stream(self, record: Record, *, raw: bool) -> None:
         """Answer the request with the log of this deployment."""
