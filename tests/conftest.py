@@ -22,6 +22,7 @@ from tornado_logs.source import DEPLOYMENT_VARIABLE
 
 START_SECONDS = 20.0
 WAIT_SECONDS = 20.0
+OLD = time.time() - 3600  # long enough ago to count as finished
 
 
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECONDS) -> Any:
@@ -39,6 +40,16 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def drop_log(server: Server, deployment_id: str, data: bytes) -> str:
+    """Put a bare log that somebody finished an hour ago into the data folder; its id."""
+    path = server.folder / f"{deployment_id}.log"
+    path.write_bytes(data)
+    os.utime(path, (OLD, OLD))
+    path.rename(server.data_dir / path.name)
+    server.wait_for_state(deployment_id, "finished")
+    return deployment_id
 
 
 class Server:
@@ -147,3 +158,20 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 def server(make_server: Callable[..., Server]) -> Server:
     """A server with the default sources."""
     return make_server()
+
+
+@pytest.fixture(scope="module")
+def lasting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server with the default sources for all tests of a module that leave it as it was."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def known_id(lasting_server: Server) -> str:
+    """A deployment of `lasting_server` that has ended."""
+    deployment_id = str(lasting_server.deploy("echo a")["id"])
+    lasting_server.wait_for_end(deployment_id)
+    return deployment_id

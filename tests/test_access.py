@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,23 +14,6 @@ import pytest
 from conftest import Server, free_port
 
 USAGE, SYSTEM = 100, 111
-
-
-@pytest.fixture(scope="module")
-def lasting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server with the default sources for all tests of this module."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="module")
-def known_id(lasting_server: Server) -> str:
-    """A deployment that has ended."""
-    deployment_id = str(lasting_server.deploy("echo a")["id"])
-    lasting_server.wait_for_end(deployment_id)
-    return deployment_id
 
 
 def raw_request(server: Server, method: str, path: str, *headers: str) -> bytes:

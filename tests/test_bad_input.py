@@ -9,27 +9,16 @@ import socket
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from conftest import Server, wait_for
+from conftest import OLD, Server, drop_log, wait_for
 from sse_client import lines_of, open_stream, read_events
 
-OLD = time.time() - 3600
 JSON_HEADERS = {"Content-Type": "application/json"}
-
-
-@pytest.fixture(scope="module")
-def lasting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server with the default sources for all tests that leave it as it was."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +28,6 @@ def spoilt_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.start()
     yield server
     server.close()
-
-
-@pytest.fixture(scope="module")
-def known_id(lasting_server: Server) -> str:
-    """A deployment that has ended."""
-    return str(lasting_server.deploy("echo a")["id"])
-
-
-def drop_log(server: Server, deployment_id: str, data: bytes) -> None:
-    """Put a bare log that somebody finished long ago into the data folder."""
-    path = server.folder / f"{deployment_id}.log"
-    path.write_bytes(data)
-    os.utime(path, (OLD, OLD))
-    path.rename(server.data_dir / path.name)
-    server.wait_for_state(deployment_id, "finished")
 
 
 def the_sentence(answer: httpx.Response, status: int) -> str:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import socket
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import httpx_sse
 import pytest
-from conftest import Server, wait_for
+from conftest import Server, drop_log, wait_for
 from sse_client import (
     Event,
     Parser,
@@ -28,7 +26,6 @@ from sse_client import (
     read_events,
 )
 
-OLD = time.time() - 3600
 _NUMBERS = itertools.count(1)
 MORE_THAN_A_BLOCK = 600_000  # bytes; the server reads and encodes 256 KiB at a time
 
@@ -74,15 +71,6 @@ NASTY = b"".join(line + b"\n" for line, _ in SHOWN)
 NASTY_SHOWN = [line for _, line in SHOWN]
 
 
-@pytest.fixture(scope="module")
-def lasting_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server with the default sources for all tests that leave it as it was."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.close()
-
-
 def deploy_bytes(server: Server, data: bytes) -> str:
     """A deployment that printed exactly these bytes and has succeeded; its id."""
     path = server.folder / f"printed-{len(list(server.folder.iterdir()))}"
@@ -91,16 +79,6 @@ def deploy_bytes(server: Server, data: bytes) -> str:
     assert server.wait_for_end(record["id"])["state"] == "succeeded"
     assert server.log(record["id"]) == data
     return str(record["id"])
-
-
-def drop_log(server: Server, deployment_id: str, data: bytes) -> str:
-    """A bare log that somebody finished long ago and put into the data folder; its id."""
-    path = server.folder / f"{deployment_id}.log"
-    path.write_bytes(data)
-    os.utime(path, (OLD, OLD))
-    path.rename(server.data_dir / path.name)
-    server.wait_for_state(deployment_id, "finished")
-    return deployment_id
 
 
 def gated(server: Server, before: str, after: str, **fields: Any) -> tuple[str, Path]:
