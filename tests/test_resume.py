@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from functools import partial
 
 import httpx
 from conftest import Server, wait_for
+from sse_client import lines_of, parse
 
 FLOOD = "i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i of a flood; done"
 
@@ -121,3 +123,75 @@ def test_many_that_join_in_the_middle_of_a_flood_get_each_line_once(server: Serv
     for viewer in viewers:
         viewer.join()
         assert viewer.lines == expected
+
+
+def open_socket(server: Server, deployment_id: str, version: str = "1.1") -> socket.socket:
+    """A viewer with a small window, that reads only when it is told to."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+    sock.settimeout(20)
+    sock.connect(("127.0.0.1", server.port))
+    request = f"GET /logs/{deployment_id} HTTP/{version}\r\nHost: localhost\r\n\r\n"
+    sock.sendall(request.encode())
+    return sock
+
+
+def read_all(sock: socket.socket) -> bytes:
+    """The body of the answer, to its end; chunks joined."""
+    answer = b""
+    while piece := sock.recv(1 << 20):
+        answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if b"chunked" not in head.lower():
+        return body
+    joined = b""
+    while body:
+        length, _, rest = body.partition(b"\r\n")
+        joined, body = joined + rest[: int(length, 16)], rest[int(length, 16) + 2 :]
+    return joined
+
+
+def test_viewers_that_stop_reading_in_a_flood_fall_behind_alone_and_miss_nothing(
+    server: Server,
+) -> None:
+    deployment = server.deploy(FLOOD % 150_000)["id"]
+    stopped = [open_socket(server, deployment) for _ in range(10)]
+    reading = [Viewer(server, deployment, query) for query in ("", "batch=1", "partial=1")]
+    for viewer in reading:
+        viewer.start()
+    server.wait_for_end(deployment)
+    expected = server.log(deployment).decode().splitlines()
+    for viewer in reading:
+        viewer.join()
+        assert viewer.lines == expected
+    for sock in stopped:
+        with sock:
+            events = parse(read_all(sock))
+        assert lines_of(events) == expected
+        assert events[-1].type == "end"
+
+
+def test_clients_of_http_1_0_in_a_flood_get_each_line_once(server: Server) -> None:
+    deployment = server.deploy(FLOOD % 50_000)["id"]
+    sockets = [open_socket(server, deployment, "1.0") for _ in range(5)]
+    server.wait_for_end(deployment)
+    expected = server.log(deployment).decode().splitlines()
+    for sock in sockets:
+        with sock:
+            events = parse(read_all(sock))
+        assert lines_of(events) == expected
+        assert events[-1].type == "end"
+
+
+def test_five_hundred_viewers_of_one_log_get_what_is_written_and_its_end(server: Server) -> None:
+    log = server.data_dir / "shared.log"
+    with log.open("wb", buffering=0) as file:
+        server.wait_for_state("shared", "running")
+        sockets = [open_socket(server, "shared") for _ in range(500)]
+        for number in range(50):
+            file.write(b"line %d\n" % number)
+    server.wait_for_state("shared", "finished")
+    expected = [f"line {number}" for number in range(50)]
+    for sock in sockets:
+        with sock:
+            assert lines_of(parse(read_all(sock))) == expected

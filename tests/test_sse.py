@@ -11,6 +11,9 @@ from tornado_logs.sse import (
     encode_batch,
     encode_event,
     encode_lines,
+    encode_plain_batch,
+    encode_plain_lines,
+    is_plain,
     line_ends,
     parse_cursor,
     visible_line,
@@ -56,6 +59,16 @@ def test_no_bytes_of_a_log_can_break_the_framing(block: bytes) -> None:
     wire = encode_lines(lines, line_ends(block, 0), MARK)
     assert wire.count(b"\n") == 3 * len(lines)
     wire.decode()
+
+
+@given(LINES.filter(bool), st.integers(1, 50))
+def test_a_plain_block_is_encoded_as_any_other_only_faster(lines: list[bytes], most: int) -> None:
+    block = b"".join(line + b"\n" for line in lines)
+    shown, ends = visible_lines(block, most), line_ends(block, 10)
+    assert is_plain(block, most) == (shown == lines)
+    if is_plain(block, most):
+        assert encode_plain_lines(block, 10, MARK) == encode_lines(shown, ends, MARK)
+        assert encode_plain_batch(block, ends[-1], MARK) == encode_batch(shown, ends[-1], MARK)
 
 
 def test_text_that_merely_looks_like_an_end_of_line_is_left_alone() -> None:

@@ -25,6 +25,7 @@ from tornado_logs.handlers.deployments import DeploymentHandler, DeploymentsHand
 from tornado_logs.handlers.logs import LinesHandler, LogHandler, RawLogHandler
 from tornado_logs.handlers.pages import EventsHandler, IndexHandler
 from tornado_logs.launcher import Launcher, LaunchError
+from tornado_logs.live import Live
 from tornado_logs.registry import Registry
 from tornado_logs.store import Deployments
 
@@ -50,6 +51,7 @@ class Services:
                 partial_seconds=config.partial_seconds,
             ),
         )
+        self.live = Live(config.ping_seconds)
         self.autostart = Autostart(
             self.sources, self.deployments, self.launcher.launch, config.rescan_seconds
         )
@@ -67,6 +69,7 @@ class Services:
         self.closing = True
         self.autostart.close()
         self.followers.close()
+        self.live.close()
         self.deployments.close()
         self.launcher.close()
 

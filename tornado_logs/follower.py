@@ -1,11 +1,12 @@
-"""Follows logs for their viewers: wakes them when a log grows, and encodes each block once for all.
+"""Follows logs for their viewers: tells when a log grows, and encodes each block once for all.
 
     follower = followers.follow(record)
-    async for data in follower.stream(offset, EVENTS):
-        self.write(data)
-        await self.flush()
+    position = follower.begin(offset, Framing.EVENTS)
+    while not position.done:
+        data = await follower.next(position)       # None at the live edge
+        ...                                        # then: await follower.wait(position)
 
-A viewer is an offset and a socket; nothing waits for it in memory. `stream` reads the file at the
+A viewer is a position and a socket; nothing waits for it in memory. `next` reads the file at the
 viewer's own offset, when the viewer has taken what came before. Viewers at the same offset, as all
 at the live edge are, get the same bytes object from a cache of the last few blocks.
 """
@@ -13,7 +14,7 @@ at the live edge are, get the same bytes object from a cache of the last few blo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -49,6 +50,22 @@ class Chunk:
 
     data: bytes
     end: int
+
+
+@dataclass(slots=True)
+class Position:
+    """Where a viewer is in a log. `done` once it has had everything and the end."""
+
+    offset: int
+    framing: Framing
+    cuts: int  # how often the log had begun anew by then
+    partials: Partials | None = None
+    done: bool = False
+
+    @property
+    def has_events(self) -> bool:
+        """Whether it takes events, not bare bytes."""
+        return self.framing is not Framing.RAW
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +136,13 @@ class Follower:
         self._size = self._log.size()
         self._mark = UNSETTLED_MARK
         self._was_cut = False
-        self._cuts = 0  # how often the log began anew; a stream that has seen fewer starts over
+        self.cuts = 0  # how often the log began anew; who has seen fewer of them starts over
         self._deleted = False
-        self._shut_down = False
+        self.shutting_down = False
         self._chunks: dict[tuple[Framing, int], Chunk] = {}
         self._long_lines: dict[int, LongLine] = {}
         self._waiting: set[asyncio.Future[bool]] = set()
+        self._listeners: set[Callable[[], None]] = set()
         self._ping = asyncio.get_running_loop().call_later(settings.ping_seconds, self._on_ping)
 
     def close(self) -> None:
@@ -134,7 +152,7 @@ class Follower:
 
     def shut_down(self) -> None:
         """End all streams at once."""
-        self._shut_down = True
+        self.shutting_down = True
         self._wake()
 
     def update(self, record: Record | None) -> None:
@@ -169,7 +187,7 @@ class Follower:
         self._start_over()
 
     def _start_over(self) -> None:
-        self._cuts += 1
+        self.cuts += 1
         self._size = 0
         self._was_cut = True
         self._mark = UNSETTLED_MARK
@@ -200,9 +218,9 @@ class Follower:
         """The offset at which the last `lines` lines begin."""
         loop = asyncio.get_running_loop()
         while True:
-            cuts = self._cuts
+            cuts = self.cuts
             start = await loop.run_in_executor(None, self._tail_start, lines)
-            if cuts == self._cuts:
+            if cuts == self.cuts:
                 return start
 
     def _tail_start(self, lines: int) -> int:
@@ -220,43 +238,61 @@ class Follower:
         finally:
             log.close()
 
-    async def stream(
-        self,
-        offset: int,
-        framing: Framing,
-        *,
-        partial: bool = False,
-        reset: bool = False,
-    ) -> AsyncGenerator[bytes, None]:
-        """The log from `offset` on, to its end, in pieces to be sent; heartbeats in between.
+    def begin(
+        self, offset: int, framing: Framing, *, partial: bool = False, reset: bool = False
+    ) -> Position:
+        """Where a viewer begins.
 
-        `partial`: also the line that is still being written. `reset`: the viewer asked for a
-        position that this log doesn't have; tell it to begin anew.
+        `partial`: it also wants the line that is still being written. `reset`: it asked for a
+        position that this log doesn't have, and is told to begin anew.
         """
-        events = framing is not Framing.RAW
-        if events:
-            yield f"retry: {self._settings.retry_ms}\n\n".encode()
-        if reset:
-            yield self._reset()
-        cuts = self._cuts
-        partials = _Partials(self._settings.partial_seconds) if partial and events else None
-        while not self._shut_down:
-            if cuts != self._cuts:
-                cuts, offset = self._cuts, 0
-                if events:
-                    yield self._reset()
-            elif chunk := await self._chunk(offset, framing):
-                if cuts == self._cuts:
-                    offset = chunk.end
-                    yield chunk.data
-            elif self._deleted or self.record.state.is_final:
-                if events:
-                    yield self._end(offset)
-                return
-            elif partials and (data := self._partial(offset, partials)):
-                yield data
-            elif not await self._wait(partials.seconds_to_wait() if partials else None) and events:
-                yield sse.HEARTBEAT
+        partials = None
+        if partial and framing is not Framing.RAW:
+            partials = Partials(self._settings.partial_seconds)
+        return Position(offset, framing, -1 if reset else self.cuts, partials)
+
+    def preamble(self, position: Position) -> bytes:
+        """What a stream begins with."""
+        return f"retry: {self._settings.retry_ms}\n\n".encode() if position.has_events else b""
+
+    async def next(self, position: Position) -> bytes | None:
+        """What comes next for this viewer; None at the live edge. Moves and ends the position."""
+        while position.cuts == self.cuts:
+            offset = position.offset
+            chunk = await self._chunk(offset, position.framing)
+            if position.cuts != self.cuts:
+                break
+            if chunk is not None:
+                position.offset = chunk.end
+                return chunk.data
+            if self.has_ended:
+                position.done = True
+                return self._end(offset) if position.has_events else b""
+            return self.partial(offset, position.partials) if position.partials else None
+        position.cuts, position.offset = self.cuts, 0
+        return self._reset() if position.has_events else b""
+
+    def chunk_now(self, offset: int, framing: Framing) -> Chunk | None:
+        """The next encoded block at `offset`, None if there is none yet.
+
+        Raises LineTooLongError where `next` has to be awaited for it.
+        """
+        key = (framing, offset)
+        chunk = self._chunks.get(key)
+        if chunk is None:
+            if framing is Framing.RAW:
+                data = self._log.read(offset, min(BLOCK_BYTES, self._size - offset))
+                chunk = Chunk(data, offset + len(data)) if data else None
+            elif block := self._log.read_block(offset, self._size, ended=self.has_ended):
+                chunk = self._encode(block, framing)
+            if chunk is not None:
+                self._keep(key, chunk)
+        return chunk
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing will be added to the log any more."""
+        return self._deleted or self.record.state.is_final
 
     def _reset(self) -> bytes:
         data = {"reason": "the log is not the one that the cursor is of: it starts over"}
@@ -269,49 +305,44 @@ class Follower:
         return sse.encode_json("end", summary, sse.Cursor(self.mark(), offset, ended=True))
 
     async def _chunk(self, offset: int, framing: Framing) -> Chunk | None:
-        """The next encoded block at `offset`, None if there is none yet."""
-        key = (framing, offset)
-        chunk = self._chunks.get(key)
-        if chunk is None:
-            chunk = await self._encode(offset, framing)
-            if chunk is not None:
-                self._chunks[key] = chunk
-                while len(self._chunks) > _CACHED_CHUNKS:
-                    del self._chunks[next(iter(self._chunks))]
-        return chunk
+        try:
+            return self.chunk_now(offset, framing)
+        except LineTooLongError:
+            block = await self._long_block(offset)
+            return self._encode(block, framing) if block else None
 
-    async def _encode(self, offset: int, framing: Framing) -> Chunk | None:
-        if framing is Framing.RAW:
-            data = self._log.read(offset, min(BLOCK_BYTES, self._size - offset))
-            return Chunk(data, offset + len(data)) if data else None
-        block = await self._block(offset)
-        if block is None:
-            return None
-        lines, ends = block_lines(block, self._settings.max_line_bytes)
+    def _keep(self, key: tuple[Framing, int], chunk: Chunk) -> None:
+        self._chunks[key] = chunk
+        while len(self._chunks) > _CACHED_CHUNKS:
+            del self._chunks[next(iter(self._chunks))]
+
+    def _encode(self, block: Block, framing: Framing) -> Chunk:
+        most = self._settings.max_line_bytes
+        if not block.left_out_bytes and sse.is_plain(block.data, most):
+            if framing is Framing.BATCHES:
+                data = sse.encode_plain_batch(block.data, block.end, self.mark())
+            else:
+                data = sse.encode_plain_lines(block.data, block.start, self.mark())
+            return Chunk(data, block.end)
+        lines, ends = block_lines(block, most)
         if framing is Framing.BATCHES:
             return Chunk(sse.encode_batch(lines, block.end, self.mark()), block.end)
         return Chunk(sse.encode_lines(lines, ends, self.mark()), block.end)
 
-    async def _block(self, offset: int) -> Block | None:
-        ended = self.record.state.is_final
-        try:
-            return self._log.read_block(offset, self._size, ended=ended)
-        except LineTooLongError:
-            return await self._long_block(offset)
-
     async def _long_block(self, offset: int) -> Block | None:
         """A line longer than a block: found in slices, so that nobody else waits for it."""
+        cuts = self.cuts
         line = self._long_lines.setdefault(offset, LongLine(offset, offset, offset))
         while line.end is None and self._log.scan_long_line(line, self._size, _SCAN_SLICE_BYTES):
             await asyncio.sleep(0)
-            if self._long_lines.get(offset) is not line:  # the log was cut meanwhile
+            if cuts != self.cuts:
                 return None
-        if line.end is None and not (self.record.state.is_final and line.scanned == self._size):
+        if line.end is None and not (self.has_ended and line.scanned == self._size):
             return None
-        del self._long_lines[offset]
+        self._long_lines.pop(offset, None)
         return self._log.long_block(line, self._size)
 
-    def _partial(self, offset: int, partials: _Partials) -> bytes | None:
+    def partial(self, offset: int, partials: Partials) -> bytes | None:
         """The unfinished line at `offset`, if it has changed and its time has come."""
         if not partials.is_due(self._size, offset):
             return None
@@ -327,11 +358,12 @@ class Follower:
         # A line end that has come meanwhile is none of this event's.
         return sse.encode_event("partial", line.decode().partition("\n")[0])
 
-    async def _wait(self, seconds: float | None) -> bool:
-        """Wait until something has happened, or the seconds have passed; False to send a ping."""
+    async def wait(self, position: Position) -> bool:
+        """Wait at the live edge until something may have happened; False: a ping is due."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
         self._waiting.add(future)
+        seconds = position.partials.seconds_to_wait() if position.partials else None
         timer = None if seconds is None else loop.call_later(seconds, _resolve, future)
         try:
             return await future
@@ -340,11 +372,19 @@ class Follower:
             if timer is not None:
                 timer.cancel()
 
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Have `listener` called when something may have happened, until the result is called."""
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
+
     def _wake(self, *, ping: bool = False) -> None:
         waiting, self._waiting = self._waiting, set()
         for future in waiting:
             if not future.done():
                 future.set_result(not ping)
+        if not ping:
+            for listener in tuple(self._listeners):
+                listener()
 
     def _on_ping(self) -> None:
         self._wake(ping=True)
@@ -352,7 +392,7 @@ class Follower:
         self._ping = loop.call_later(self._settings.ping_seconds, self._on_ping)
 
 
-class _Partials:
+class Partials:
     """Which state of the unfinished line one viewer has seen, and when it may see the next."""
 
     def __init__(self, interval_seconds: float) -> None:

@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any
 
 HEARTBEAT = b": ping\n\n"
@@ -63,19 +63,47 @@ def visible_lines(block: bytes, max_line_bytes: int) -> list[bytes]:
 def line_ends(block: bytes, offset: int) -> list[int]:
     """The offset after each line of `block`, which begins at `offset`."""
     lines = block.split(b"\n")
-    last = len(lines.pop())
-    ends = list(accumulate(map((1).__add__, map(len, lines)), initial=offset))
-    ends.append(ends[-1] + last)
-    return ends[1:] if last else ends[1:-1]
+    last = lines.pop()
+    ends = list(accumulate((len(line) + 1 for line in lines), initial=offset))[1:]
+    return [*ends, offset + len(block)] if last else ends
+
+
+def is_plain(block: bytes, max_line_bytes: int) -> bool:
+    """Whether the lines of a block can go over the wire as they stand: nearly always."""
+    if b"\r" in block or not block.endswith(b"\n") or not is_utf8(block):
+        return False
+    start = 0
+    while len(block) - start > max_line_bytes:
+        line_end = block.rfind(b"\n", start, start + max_line_bytes + 1)
+        if line_end < 0:
+            return False
+        start = line_end + 1
+    return True
+
+
+def encode_plain_lines(block: bytes, offset: int, mark: str) -> bytes:
+    """`encode_lines` of a plain block that begins at `offset`: what replay is bound by."""
+    lines = block.splitlines(keepends=True)  # it has no CR, so these are LFs alone
+    values: list[int | bytes] = [0] * (2 * len(lines))
+    values[0::2] = islice(accumulate(map(len, lines), initial=offset), 1, None)
+    values[1::2] = lines
+    # One large format is several times faster than one per line.
+    return ((b"id: %b-%%d\ndata: %%b\n" % mark.encode()) * len(lines)) % tuple(values)
+
+
+def encode_plain_batch(block: bytes, end: int, mark: str) -> bytes:
+    """`encode_batch` of a plain block that ends at offset `end`."""
+    return b"id: %b-%d\ndata: %b\n\n" % (
+        mark.encode(),
+        end,
+        block[:-1].replace(b"\n", b"\ndata: "),
+    )
 
 
 def encode_lines(lines: Sequence[bytes], ends: Sequence[int], mark: str) -> bytes:
     """One event per line, each with the cursor after it."""
-    # One large format is several times faster than one per line, and replay is bound by it.
-    values: list[int | bytes] = [0] * (2 * len(lines))
-    values[0::2] = ends
-    values[1::2] = lines
-    return ((b"id: %b-%%d\ndata: %%b\n\n" % mark.encode()) * len(lines)) % tuple(values)
+    head = b"id: %b-%%d\ndata: %%b\n\n" % mark.encode()
+    return b"".join(head % event for event in zip(ends, lines, strict=True))
 
 
 def encode_batch(lines: Iterable[bytes], end: int, mark: str) -> bytes:

@@ -1,32 +1,23 @@
-"""The one loop that sends a log to a viewer, whichever request asked for it."""
+"""Sends a log to a viewer, whichever request asked for it: by `live`, or by a loop of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from dataclasses import dataclass
+from functools import partial
 
 from tornado.http1connection import HTTP1Connection
-from tornado.iostream import StreamClosedError
+from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_logs import sse
 from tornado_logs.deployment import Record
-from tornado_logs.follower import Follower, Framing
+from tornado_logs.follower import Follower, Framing, Position
 from tornado_logs.handlers.base import EVENTS, BaseHandler, UserError
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a viewer begins; `reset` if that isn't where it asked to."""
-
-    offset: int
-    reset: bool = False
 
 
 class StreamingHandler(BaseHandler):
     """Sends a log, live, until it has ended or the viewer has gone."""
 
-    _streaming: asyncio.Task[None] | None = None
+    _streaming: asyncio.Task[bool] | None = None
     _viewer_gone = False
 
     def on_connection_close(self) -> None:
@@ -50,33 +41,54 @@ class StreamingHandler(BaseHandler):
         except FileNotFoundError:
             raise UserError(404, f"the log of {record.id} was deleted") from None
         self._streaming = asyncio.create_task(self._stream(follower, raw=raw))
+        taken = False
         try:
-            await self._streaming
+            taken = await self._streaming
         except asyncio.CancelledError:
             if not self._viewer_gone:
                 raise
+        except StreamClosedError:
+            pass
         finally:
-            self.services.followers.release(follower)
+            if not taken:
+                self.services.followers.release(follower)
 
-    async def _stream(self, follower: Follower, *, raw: bool) -> None:
+    async def _stream(self, follower: Follower, *, raw: bool) -> bool:
+        """Send the log; whether somebody else does, and has taken the follower along."""
         cursor = None if raw else self._cursor()
         if cursor is not None and follower.is_at(cursor) and follower.has_nothing_after(cursor):
             self.set_status(204)  # stops an EventSource for good
-            return
-        start = await self._start_position(follower, cursor)
+            return False
+        position = await self._begin(follower, cursor, self._framing(raw=raw))
         self._set_headers(raw=raw)
-        pieces = follower.stream(
-            start.offset,
-            self._framing(raw=raw),
-            partial=self._flag("partial"),
-            reset=start.reset,
-        )
-        async with contextlib.aclosing(pieces):
-            with contextlib.suppress(StreamClosedError):
-                await self.flush()  # the headers, at once
-                async for piece in pieces:
-                    self.write(piece)
-                    await self.flush()
+        await self.flush()  # the headers, at once
+        if stream := self._plain_stream():
+            self.detach()
+            release = partial(self.services.followers.release, follower)
+            self.services.live.take(stream, follower, position, release)
+            return True
+        await self._send(follower, position)
+        return False
+
+    def _plain_stream(self) -> IOStream | None:
+        """The connection, if it can be taken from us: plain TCP, and chunked as HTTP/1.1 is."""
+        connection = self.request.connection
+        if self.request.version != "HTTP/1.1" or not isinstance(connection, HTTP1Connection):
+            return None
+        return connection.stream if type(connection.stream) is IOStream else None
+
+    async def _send(self, follower: Follower, position: Position) -> None:
+        """The way that always works: HTTP/1.0, TLS."""
+        data: bytes | None = follower.preamble(position)
+        while not follower.shutting_down:
+            if data:
+                self.write(data)
+                await self.flush()
+            if position.done:
+                return
+            data = await follower.next(position)
+            if data is None and not await follower.wait(position) and position.has_events:
+                data = sse.HEARTBEAT
 
     def _set_headers(self, *, raw: bool) -> None:
         content_type = "text/plain" if raw else EVENTS
@@ -84,6 +96,7 @@ class StreamingHandler(BaseHandler):
         # no-transform and the second are for proxies: neither compress nor hold back.
         self.set_header("Cache-Control", "no-cache, no-transform")
         self.set_header("X-Accel-Buffering", "no")
+        self.set_header("Connection", "close")
 
     def _framing(self, *, raw: bool) -> Framing:
         if raw:
@@ -101,12 +114,18 @@ class StreamingHandler(BaseHandler):
         # One that we never gave out can't be right for any log.
         return sse.parse_cursor(text) or sse.Cursor("", 1 << 62)
 
-    async def _start_position(self, follower: Follower, cursor: sse.Cursor | None) -> Start:
+    async def _begin(
+        self, follower: Follower, cursor: sse.Cursor | None, framing: Framing
+    ) -> Position:
+        """Where the viewer asked to begin, or the start if that can't be right."""
+        wants_partial = self._flag("partial")
         if cursor is not None:
-            return Start(cursor.offset) if follower.is_at(cursor) else Start(0, reset=True)
+            if follower.is_at(cursor):
+                return follower.begin(cursor.offset, framing, partial=wants_partial)
+            return follower.begin(0, framing, partial=wants_partial, reset=True)
         tail = self.get_query_argument("tail", "")
         if not tail:
-            return Start(0)
+            return follower.begin(0, framing, partial=wants_partial)
         if not (tail.isascii() and tail.isdecimal() and len(tail) < 19):
             raise UserError(400, f"tail takes a number of lines, found {tail!r}")
-        return Start(await follower.tail_start(int(tail)))
+        return follower.begin(await follower.tail_start(int(tail)), framing, partial=wants_partial)
