@@ -62,6 +62,7 @@ class Services:
         """Read the data folder and start what belongs to the server. Raises OSError."""
         self.launcher.start()
         self.deployments.start()
+        self.launcher.wait_until_ready()
         self.autostart.start()
 
     def close(self) -> None:

@@ -41,6 +41,9 @@ from tornado_logs.deployment import (
 from tornado_logs.journal import JournalWriter
 from tornado_logs.source import Ending, LeftProcess, LogSource, SourceError
 
+READY = b"+"
+"""What the fork server says once it has imported what its children need."""
+
 _LENGTH = struct.Struct("!I")
 _MAX_POLL_SECONDS = 86400.0
 
@@ -242,6 +245,7 @@ def serve_forks(sock: socket.socket, preload: Sequence[str]) -> None:
             load_class(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for our children
     gc.freeze()  # what all share stays shared
+    sock.sendall(READY)
     while received := _receive_request(sock):
         request, log_fd = received
         if os.fork() == 0:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tornado_logs import processes
-from tornado_logs.capture import CaptureRequest, send_request, take_stop_request
+from tornado_logs.capture import READY, CaptureRequest, send_request, take_stop_request
 from tornado_logs.deployment import (
     Record,
     State,
@@ -37,6 +37,7 @@ from tornado_logs.source import DEPLOYMENT_VARIABLE
 _STOP_GRACE_SECONDS = 10.0
 _UNKILLABLE_SECONDS = 5.0
 _CHECK_SECONDS = 0.1
+_READY_SECONDS = 5.0
 
 
 class LaunchError(Exception):
@@ -70,6 +71,14 @@ class Launcher:
                 start_new_session=True,  # a ^C in the server's terminal is for the server alone
             )
         self._socket = ours
+
+    def wait_until_ready(self) -> None:
+        """Wait for the fork server's imports, so that the first deployment needn't; a moment."""
+        if self._socket is not None:
+            self._socket.settimeout(_READY_SECONDS)
+            with contextlib.suppress(OSError):  # it is asked again, or anew, when it is needed
+                self._socket.recv(len(READY))
+            self._socket.settimeout(None)
 
     def close(self) -> None:
         """Let the fork server end. What it has forked goes on."""
