@@ -44,6 +44,7 @@ class Autostart:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
+        await self._deployments.wait_until_read()  # one that runs already isn't started again
         first = True
         while True:
             for section in self._catalog.autostarted():
@@ -76,7 +77,6 @@ class Autostart:
     def _is_running(self, name: str, change: Mapping[str, Any]) -> bool:
         return any(
             record.source == name
-            and not record.state.is_final
             and all(record.settings.get(key) == value for key, value in change.items())
-            for record in self._deployments.newest_first()
+            for record in self._deployments.running()
         )

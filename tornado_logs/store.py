@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
+from bisect import bisect_left, insort
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tornado.ioloop import PeriodicCallback
@@ -30,6 +31,10 @@ from tornado_logs.watch import Changes, FolderWatch
 _RECHECK_SECONDS = 2.1  # a little more than what counts as "just written"
 _LOCK_RELEASE_SECONDS = 0.05
 _POLL_ALIVE_MS = 2000
+_TURN_RECORDS = 200
+
+Age = tuple[str, str]
+"""When a deployment was created, and its id: the order of the list."""
 
 Listener = Callable[[str, Record | None], None]
 """Called with an id and its record, new or changed; with None once it is gone."""
@@ -38,28 +43,60 @@ logger = logging.getLogger("tornado_logs")
 
 
 class Deployments:
-    """Everything in one data folder. Its methods belong to the event loop's thread."""
+    """Everything in one data folder. Its methods belong to the event loop's thread.
+
+    At the start only the names are read; the records follow, newest first, between other work, or
+    as soon as somebody asks for them.
+    """
 
     def __init__(self, data_dir: str, launcher: Launcher) -> None:
         self.data_dir = data_dir
         self._launcher = launcher
-        self._records: dict[str, Record] = {}
+        self._records: dict[str, Record | None] = {}  # None: not read yet
+        self._ages: dict[str, Age] = {}
+        self._oldest_first: list[Age] = []
         self._listeners: set[Listener] = set()
         self._log_listeners: dict[str, Callable[[], None]] = {}
         self._watch: FolderWatch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._alive_checks: PeriodicCallback | None = None
+        self._all_read = asyncio.Event()
 
     def start(self) -> None:
-        """Read what is there and watch for changes. Raises OSError."""
+        """See what is there and watch for changes. Raises OSError."""
         self._watch = FolderWatch(self.data_dir, self._on_change)
         for entry in os.scandir(self.data_dir):
-            if entry.name.endswith(".log"):
-                self._refresh(entry.name.removesuffix(".log"))
+            name = entry.name.removesuffix(".log")
+            if name != entry.name:
+                self._note_name(name)
+        self._oldest_first = sorted(self._ages.values())
         if not self._watch.tells_closing:
             self._alive_checks = PeriodicCallback(self._check_all_alive, _POLL_ALIVE_MS)
             self._alive_checks.start()
+        self._run(self._read_all())
+
+    def _note_name(self, deployment_id: str) -> None:
+        if is_id(deployment_id):
+            self._records[deployment_id] = None
+            self._ages[deployment_id] = self._age(deployment_id)
+        else:
+            logger.warning("%s.log in %s is left out: %s", deployment_id, self.data_dir, _NAME_HINT)
+
+    async def _read_all(self) -> None:
+        for _, deployment_id in reversed(self._oldest_first.copy()):
+            self.get(deployment_id)
+            await asyncio.sleep(0)
+        self._all_read.set()
+
+    async def wait_until_read(self) -> None:
+        """Wait until every record was read once."""
+        await self._all_read.wait()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
         """Stop watching."""
@@ -78,11 +115,11 @@ class Deployments:
 
     def get(self, deployment_id: str) -> Record | None:
         """The record as it is now; None if there is no such deployment."""
-        if not is_id(deployment_id):
-            return None
-        if deployment_id not in self._records:
+        record = self._records.get(deployment_id)
+        if record is None and is_id(deployment_id):
             self._refresh(deployment_id)
-        return self._records.get(deployment_id)
+            record = self._records.get(deployment_id)
+        return record
 
     def summary(self, record: Record) -> dict[str, Any]:
         """The record as clients get it."""
@@ -92,34 +129,52 @@ class Deployments:
             log_bytes = 0
         return dict(summary(record, log_bytes))
 
-    def newest_first(self) -> Iterator[Record]:
-        """All records, by the time they were created."""
-        return iter(sorted(self._records.values(), key=_age, reverse=True))
+    def running(self) -> list[Record]:
+        """All whose records were read and say that they have not ended."""
+        return [record for record in self._records.values() if record and not record.state.is_final]
 
-    def page(
+    async def page(
         self, limit: int, before: str | None, matches: Callable[[Record], bool]
     ) -> tuple[list[Record], str | None]:
-        """At most `limit` records older than `before`, and what to ask the next page with.
+        """At most `limit` records older than `before`, newest first, and what to page on with.
 
         `before` may have been removed meanwhile. Raises LookupError if it can't ever have been.
         """
-        start = self._age_of(before) if before else _NEWER_THAN_ALL
-        older = (
-            record for record in self.newest_first() if _age(record) < start and matches(record)
-        )
-        found = [record for record, _ in zip(older, range(limit + 1), strict=False)]
-        return found[:limit], found[limit - 1].id if len(found) > limit else None
+        end = bisect_left(self._oldest_first, self._age_of(before)) if before else None
+        found: list[Record] = []
+        for number, (_, deployment_id) in enumerate(reversed(self._oldest_first[:end])):
+            record = self.get(deployment_id)
+            if record is not None and matches(record):
+                if len(found) == limit:
+                    return found, found[-1].id
+                found.append(record)
+            if number % _TURN_RECORDS == _TURN_RECORDS - 1:
+                await asyncio.sleep(0)
+        return found, None
 
-    def _age_of(self, deployment_id: str) -> tuple[str, str]:
-        if record := self.get(deployment_id):
-            return _age(record)
+    def _age_of(self, deployment_id: str) -> Age:
+        if age := self._ages.get(deployment_id):
+            return age
         if created_at := created_at_of(deployment_id):
             return created_at, deployment_id
         raise LookupError(deployment_id)
 
+    def _age(self, deployment_id: str) -> Age:
+        """By what it is listed: an id of ours tells, a bare log was written at some time."""
+        created_at = created_at_of(deployment_id)
+        if created_at is None:
+            try:
+                created_at = timestamp(os.stat(self.log_path(deployment_id)).st_mtime)
+            except OSError:
+                created_at = timestamp()
+        return created_at, deployment_id
+
     def add(self, record: Record) -> None:
         """A deployment that has just been created here, or its record changed."""
         self._records[record.id] = record
+        if record.id not in self._ages:
+            self._ages[record.id] = self._age(record.id)
+            insort(self._oldest_first, self._ages[record.id])
         self._tell(record.id, record)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
@@ -168,15 +223,12 @@ class Deployments:
             self._check_alive_soon(deployment_id)
 
     def _check_all_alive(self) -> None:
-        for record in self._records.values():
-            if not record.state.is_final and record.request is not None:
+        for record in self.running():
+            if record.request is not None:
                 self._check_alive_soon(record.id)
 
     def _refresh(self, deployment_id: str) -> None:
         """Read the record anew, or look at the bare log anew."""
-        if not is_id(deployment_id):
-            logger.warning("%s.log in %s is left out: %s", deployment_id, self.data_dir, _NAME_HINT)
-            return
         if not os.path.isfile(self.log_path(deployment_id)):
             self._forget(deployment_id)
             return
@@ -189,17 +241,22 @@ class Deployments:
             record.error = f"its record {deployment_id}.json can't be read: {error}"
         if record.request is not None and not record.state.is_final:
             self._check_alive_soon(deployment_id)
-        if record != self._records.get(deployment_id):
+        if deployment_id in self._records and self._records[deployment_id] is None:
+            self._records[deployment_id] = record  # read for the first time: nothing has changed
+        elif record != self._records.get(deployment_id):
             self.add(record)
 
     def _forget(self, deployment_id: str) -> None:
-        if self._records.pop(deployment_id, None) is not None:
+        self._records.pop(deployment_id, None)
+        if age := self._ages.pop(deployment_id, None):
+            del self._oldest_first[bisect_left(self._oldest_first, age)]
             self._tell(deployment_id, None)
 
     def _bare(self, deployment_id: str) -> Record:
         path = self.log_path(deployment_id)
         known = self._records.get(deployment_id)
         written_at = timestamp(os.stat(path).st_mtime)
+        created_at = known.created_at if known else written_at
         writing = is_being_written(path)
         if writing:
             self._later(deployment_id, _RECHECK_SECONDS, self._refresh)
@@ -207,8 +264,8 @@ class Deployments:
             id=deployment_id,
             name=f"{deployment_id}.log",
             state=State.RUNNING if writing else State.FINISHED,
-            created_at=known.created_at if known else written_at,
-            started_at=known.created_at if known else written_at,
+            created_at=created_at,
+            started_at=created_at,
             ended_at=None if writing else written_at,
         )
 
@@ -228,9 +285,7 @@ class Deployments:
         self._later(deployment_id, _LOCK_RELEASE_SECONDS, self._start_check)
 
     def _start_check(self, deployment_id: str) -> None:
-        task = asyncio.create_task(self._check_alive(deployment_id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._run(self._check_alive(deployment_id))
 
     async def _check_alive(self, deployment_id: str) -> None:
         loop = asyncio.get_running_loop()
@@ -245,10 +300,3 @@ class Deployments:
 _NAME_HINT = (
     "a name has letters, digits, '.', '_' and '-' only, and begins with none of the last two"
 )
-
-
-_NEWER_THAN_ALL = ("~", "")
-
-
-def _age(record: Record) -> tuple[str, str]:
-    return record.created_at, record.id

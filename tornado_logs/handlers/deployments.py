@@ -50,7 +50,7 @@ class DeploymentsHandler(StreamingHandler):
         if self._refusal is None:
             self._body += chunk
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """The list, newest first: `limit`, `before=<id>`, `state`, `source`, `q` (in the name)."""
         limit = self.get_query_argument("limit", "50")
         if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= _MAX_PAGE):
@@ -58,7 +58,7 @@ class DeploymentsHandler(StreamingHandler):
         deployments = self.services.deployments
         before = self.get_query_argument("before", None)
         try:
-            found, following = deployments.page(int(limit), before, self._filter())
+            found, following = await deployments.page(int(limit), before, self._filter())
         except LookupError:
             raise UserError(400, f"before: there was never a deployment {before!r}") from None
         self.write_json(

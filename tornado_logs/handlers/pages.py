@@ -25,10 +25,10 @@ def page_json(data: Any) -> str:
 class IndexHandler(BaseHandler):
     """`GET /`: the page with all deployments."""
 
-    def get(self) -> None:
+    async def get(self) -> None:
         """The page has its first rows in it, so that it shows them at once."""
         deployments, sources = self.services.deployments, self.services.sources
-        found, following = deployments.page(_FIRST_PAGE, None, lambda _: True)
+        found, following = await deployments.page(_FIRST_PAGE, None, lambda _: True)
         data = {
             "sources": sources.describe(),
             "default_source": sources.default_name(),
