@@ -94,13 +94,14 @@ class JournalWriter:
 
     def append(self, piece: bytes) -> None:
         """Write all of `piece`. Raises OSError, with what could be written in the log."""
+        # Before the first new byte is there to be read: its cursor shall have the new mark.
+        if os.fstat(self._log_fd).st_size != self._offset:
+            self._start_over()
         view = memoryview(piece)
         while view:
             view = view[os.write(self._log_fd, view) :]
         self._offset += len(piece)
         self._lines += piece.count(b"\n")
-        if os.fstat(self._log_fd).st_size != self._offset:
-            self._start_over()
         now = self._clock()
         # A clock set back must not hold checkpoints up, hence abs().
         late = abs(now - self._checkpoint_time) >= CHECKPOINT_SECONDS

@@ -185,9 +185,25 @@ class Deployments:
     def listen_to_log(self, deployment_id: str, grew: Callable[[], None] | None) -> None:
         """Have `grew` called when this log may have grown; None ends that."""
         if grew is None:
-            self._log_listeners.pop(deployment_id, None)
+            del self._log_listeners[deployment_id]
+            if not self._is_bare(deployment_id):
+                self._unfollow(deployment_id)
         else:
             self._log_listeners[deployment_id] = grew
+            self._follow(deployment_id)
+            grew()  # nothing was told until now
+
+    def _is_bare(self, deployment_id: str) -> bool:
+        record = self._records.get(deployment_id)
+        return record is not None and record.request is None
+
+    def _follow(self, deployment_id: str) -> None:
+        if self._watch is not None:
+            self._watch.follow(f"{deployment_id}.log")
+
+    def _unfollow(self, deployment_id: str) -> None:
+        if self._watch is not None:
+            self._watch.unfollow(f"{deployment_id}.log")
 
     def _tell(self, deployment_id: str, record: Record | None) -> None:
         for listener in tuple(self._listeners):
@@ -209,6 +225,8 @@ class Deployments:
 
     def _on_log_change(self, deployment_id: str, *, only_written: bool) -> None:
         if grew := self._log_listeners.get(deployment_id):
+            if not only_written:
+                self._follow(deployment_id)  # it may be another file by now
             grew()
         record = self._records.get(deployment_id)
         if record is None or (
@@ -248,11 +266,13 @@ class Deployments:
 
     def _forget(self, deployment_id: str) -> None:
         self._records.pop(deployment_id, None)
+        self._unfollow(deployment_id)
         if age := self._ages.pop(deployment_id, None):
             del self._oldest_first[bisect_left(self._oldest_first, age)]
             self._tell(deployment_id, None)
 
     def _bare(self, deployment_id: str) -> Record:
+        self._follow(deployment_id)  # whoever writes it, we are to notice that it runs again
         path = self.log_path(deployment_id)
         known = self._records.get(deployment_id)
         written_at = timestamp(os.stat(path).st_mtime)

@@ -5,6 +5,7 @@ watch = FolderWatch("data", on_change)    # on the event loop: on_change(Changes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -20,9 +21,9 @@ _POLL_MS = 200
 class Changes:
     """What has happened to the files of a folder since the last time.
 
-    `written`: names whose file was written. `changed`: names whose file was created, replaced or
-    removed, or closed by somebody who had it open for writing. `overflow`: the kernel's queue ran
-    over, so anything may have changed.
+    `written`: names of followed files that were written. `changed`: names whose file was created,
+    replaced or removed, or closed by somebody who had it open for writing. `overflow`: the kernel's
+    queue ran over, so anything may have changed.
     """
 
     written: set[str]
@@ -33,6 +34,9 @@ class Changes:
 class FolderWatch:
     """Calls `on_change` on the event loop, once for all that has happened since the last call.
 
+    It tells of what is written to the files that are followed alone: a flood that nobody reads
+    costs nothing here.
+
     `tells_closing`: whether a file that is closed without being written shows as changed.
     """
 
@@ -42,12 +46,27 @@ class FolderWatch:
         self._inotify: Any = None
         self._poll: PeriodicCallback | None = None
         self._seen: dict[str, tuple[int, int, int]] = {}
+        self._followed: dict[int, str] = {}
         self.tells_closing = False
         if sys.platform == "linux" and self._start_inotify():
             return
         self._seen = self._look()
         self._poll = PeriodicCallback(self._on_poll, _POLL_MS)
         self._poll.start()
+
+    def follow(self, name: str) -> None:
+        """Tell of writes to this file too; again once another file has its name."""
+        if self._inotify is not None:
+            with contextlib.suppress(OSError):  # it is gone, which is told anyway
+                descriptor = self._inotify.add_watch(os.path.join(self._path, name), self._modify)
+                self._followed[descriptor] = name
+
+    def unfollow(self, name: str) -> None:
+        """Tell of writes to this file no longer."""
+        for descriptor in [wd for wd, known in self._followed.items() if known == name]:
+            del self._followed[descriptor]
+            with contextlib.suppress(OSError):  # its file is gone, and so is the watch
+                self._inotify.rm_watch(descriptor)
 
     def close(self) -> None:
         """Stop watching."""
@@ -66,21 +85,24 @@ class FolderWatch:
             return False
         self.tells_closing = True
         self._modify, self._overflow = int(flags.MODIFY), int(flags.Q_OVERFLOW)
-        mask = flags.CREATE | flags.MODIFY | flags.CLOSE_WRITE | flags.DELETE
+        self._ignored = int(flags.IGNORED)
+        mask = flags.CREATE | flags.CLOSE_WRITE | flags.DELETE
         mask |= flags.MOVED_FROM | flags.MOVED_TO
         self._inotify.add_watch(self._path, mask)
         IOLoop.current().add_handler(self._inotify.fileno(), self._on_events, IOLoop.READ)
         return True
 
     def _on_events(self, _fd: int, _events: int) -> None:
-        events = self._inotify.read(timeout=0)
-        self._on_change(
-            Changes(
-                {event.name for event in events if event.mask & self._modify},
-                {event.name for event in events if not event.mask & self._modify},
-                any(event.mask & self._overflow for event in events),
-            )
-        )
+        written, changed, overflow = set(), set(), False
+        for event in self._inotify.read(timeout=0):
+            if event.mask & self._modify:
+                written.add(self._followed.get(event.wd, ""))
+            elif event.mask & self._ignored:  # the kernel has dropped the watch of a removed file
+                self._followed.pop(event.wd, None)
+            else:
+                changed.add(event.name)
+                overflow = overflow or bool(event.mask & self._overflow)
+        self._on_change(Changes(written, changed, overflow))
 
     def _on_poll(self) -> None:
         seen = self._look()
