@@ -108,11 +108,12 @@ class SubprocessSource(LogSource):
     def run(self, control: Control) -> Generator[bytes, None, Ending]:
         """Yield the output until the command has ended; see `LogSource`."""
         try:
-            command = _RunningCommand(self._start(control), self.settings, control)
+            started = self._start(control)
         except FileNotFoundError as error:
             return Ending(_NOT_FOUND, note=f"cannot run {error.filename!r}: {error.strerror}")
         except OSError as error:
             return Ending(_NOT_EXECUTABLE, note=f"cannot run {self.title()!r}: {error.strerror}")
+        command = _RunningCommand(started, self.settings, control)
         try:
             return (yield from command.output())
         finally:
@@ -167,6 +168,13 @@ def _open_terminal(columns: int) -> tuple[int, int]:
     return read_fd, write_fd
 
 
+def _open_pid_fd(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):  # macOS; a sandbox that doesn't let it through
+        return -1
+
+
 class _RunningCommand:
     """A started command: its output, its deadlines, its end."""
 
@@ -182,15 +190,15 @@ class _RunningCommand:
         self.has_output = True
         self.timed_out = False
         self.done = False
-        control.started(self.process.pid)
         # Readable once the process has ended; without it (macOS) we look every now and then.
-        self.pid_fd = os.pidfd_open(self.process.pid) if hasattr(os, "pidfd_open") else -1
+        self.pid_fd = _open_pid_fd(self.process.pid)
         timeout_seconds = settings["timeout_seconds"]
         self.timeout_at = None if timeout_seconds is None else time.monotonic() + timeout_seconds
 
     def output(self) -> Generator[bytes, None, Ending]:
         """Yield the output to the command's end, and what it left running a moment longer."""
         left: list[LeftProcess] = []
+        self.control.started(self.process.pid)
         yield from self._until_exit()
         if not self.control.stopping and not self.timed_out:
             left = yield from self._linger()
@@ -227,6 +235,11 @@ class _RunningCommand:
         linger_until = time.monotonic() + self.settings["linger_seconds"]
         while self.has_output and time.monotonic() < linger_until and not self.control.stopping:
             yield from self._wait(linger_until - time.monotonic())
+        # What is there by now was printed in time. A pipe's worth: who prints on would never end.
+        for _ in range(_PIPE_BYTES // _READ_BYTES):
+            if not self.has_output or not (piece := self._read()):
+                break
+            yield piece
         settled_at = time.monotonic() + _SETTLE_SECONDS
         while (left := self.control.left_running()) and time.monotonic() < settled_at:
             yield from self._wait(_CHECK_SECONDS / 5)
@@ -252,11 +265,14 @@ class _RunningCommand:
 
     def _signal_all(self, number: signal.Signals) -> None:
         """To the whole group, and to those below us that have left it."""
+        # Once its leader was waited for, the group's number may be another's.
+        group = self.process.pid if self.process.poll() is None else None
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, number)
+            if group is not None:
+                os.killpg(group, number)
         for process in self.control.left_running():
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                if os.getpgid(process.pid) != self.process.pid:
+                if os.getpgid(process.pid) != group:
                     os.kill(process.pid, number)
 
     def _wait(self, seconds: float | None, pid_fd: int = -1) -> Generator[bytes, None, None]:

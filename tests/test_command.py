@@ -10,6 +10,8 @@ import pytest
 from conftest import Server, wait_for
 from test_survival import has_output, is_alive
 
+from tornado_logs.processes import descendants
+
 QUICK = """
 [sources.shell]
 type = "subprocess"
@@ -189,3 +191,30 @@ def test_memory_of_the_capture_process_stays_small_in_a_flood(quick: Server) -> 
         time.sleep(0.01)
     assert quick.wait_for_end(deployment)["log_bytes"] == 300 * 1024 * 1024
     assert 0 < peak_kb < 30_000
+
+
+def test_a_command_can_trap_a_hangup(quick: Server) -> None:
+    deployment = quick.deploy("trap 'echo got it; exit 7' HUP; kill -HUP $$; echo not hung up")[
+        "id"
+    ]
+    assert quick.wait_for_end(deployment)["exit_status"] == 7
+    assert quick.log(deployment) == b"got it\n"
+
+
+def test_orphans_that_have_ended_are_not_kept_as_zombies(quick: Server) -> None:
+    deployment = quick.deploy("for i in $(seq 50); do (sleep 0.01 &); done; echo done; sleep 1000")
+    record = quick.wait_for_state(deployment["id"], "running")
+    wait_for(lambda: b"done" in quick.log(deployment["id"]), "the orphans to be started")
+    wait_for(lambda: len(descendants(record["capture_pid"])) == 2, "the shell and its sleep alone")
+
+
+@pytest.mark.parametrize("seconds", [0, 0.5])
+def test_what_was_printed_before_the_end_is_kept_however_short_the_linger(
+    make_server: Callable[..., Server], seconds: float
+) -> None:
+    server = make_server(QUICK.replace("linger_seconds = 0.5", f"linger_seconds = {seconds}"))
+    for _ in range(5):
+        command = "sleep 1000 & head -c 900000 /dev/zero"
+        deployment = server.deploy(command, tty=False)["id"]
+        server.wait_for_end(deployment)
+        assert len(server.log(deployment)) == 900_000

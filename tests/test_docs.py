@@ -145,7 +145,7 @@ def test_every_curl_of_the_readme_works(server: Server, command: str) -> None:
         arguments, cwd=server.folder, capture_output=True, timeout=60, check=False
     )
     assert done.returncode == (28 if follows_for_ever else 0), done
-    if "-O" in arguments:
-        assert (server.folder / "raw").read_bytes() == b"a line\n"
+    if "-o" in arguments:
+        assert (server.folder / f"{deployment}.log").read_bytes() == b"a line\n"
     else:
         assert done.stdout

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import httpx
-from conftest import Server, wait_for
+from conftest import Server, drop_log, wait_for
 from sse_client import lines_of, parse
 
 FLOOD = "i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i of a flood; done"
@@ -169,6 +169,18 @@ def test_viewers_that_stop_reading_in_a_flood_fall_behind_alone_and_miss_nothing
             events = parse(read_all(sock))
         assert lines_of(events) == expected
         assert events[-1].type == "end"
+
+
+def test_all_viewers_of_a_line_that_must_be_searched_for_its_end_get_it_and_what_follows(
+    server: Server,
+) -> None:
+    drop_log(server, "long", b"first\n" + b"x" * 30_000_000 + b"\nlast\n")
+    viewers = [Viewer(server, "long") for _ in range(6)]
+    for viewer in viewers:
+        viewer.start()
+    for viewer in viewers:
+        viewer.join()
+        assert [line[:5] for line in viewer.lines] == ["first", "xxxxx", "last"]
 
 
 def test_clients_of_http_1_0_in_a_flood_get_each_line_once(server: Server) -> None:

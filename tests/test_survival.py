@@ -6,6 +6,8 @@ import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Server, wait_for
+
+from tornado_logs.processes import command_of, descendants
 
 COUNT = "i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i; %s; done; exit 7"
 
@@ -42,7 +46,7 @@ def on_disk(server: Server, deployment_id: str) -> dict[str, object]:
 def test_a_command_outlives_a_killed_server_with_all_its_output_and_its_exit_status(
     server: Server, tty: bool
 ) -> None:
-    deployment = server.deploy(COUNT % (40, "sleep 0.02"), tty=tty)["id"]
+    deployment = server.deploy(COUNT % (100, "sleep 0.03"), tty=tty)["id"]
     wait_for(lambda: has_output(server, deployment), "output")
     server.kill()
     seen = len(server.log(deployment))
@@ -51,7 +55,7 @@ def test_a_command_outlives_a_killed_server_with_all_its_output_and_its_exit_sta
     assert server.record(deployment)["state"] == "running"
     record = server.wait_for_end(deployment)
     assert (record["state"], record["exit_status"]) == ("failed", 7)
-    assert server.log(deployment) == numbered(40)
+    assert server.log(deployment) == numbered(100)
 
 
 def test_a_command_that_ends_while_no_server_runs_has_its_exit_status(server: Server) -> None:
@@ -124,7 +128,7 @@ def test_a_killed_capture_process_leaves_a_lost_deployment_that_tells_what_still
     server.http.post(f"/deployments/{deployment}/stop")
     wait_for(lambda: not any(map(is_alive, left)), "what was left to be ended")
     wait_for(lambda: not server.record(deployment)["left_running"], "the record to say so")
-    assert "Nothing of the command runs any more" in server.record(deployment)["note"]
+    assert "Nothing of the command was found running" in server.record(deployment)["note"]
 
 
 def test_a_capture_process_killed_while_no_server_ran_is_found_by_the_next(server: Server) -> None:
@@ -190,3 +194,47 @@ def test_a_log_removed_while_it_runs_leaves_nothing_behind(server: Server) -> No
     os.kill(pid, signal.SIGTERM)
     wait_for(lambda: not is_alive(pid), "its capture process to end")
     assert not list(server.data_dir.glob(f"{deployment}*"))
+
+
+def test_what_cleared_its_environment_is_found_and_ended_too(server: Server) -> None:
+    command = "env -i sleep 1000 & env -i setsid sleep 1000 & exec env -i sh -c 'sleep 1000; true'"
+    deployment = server.deploy(command)["id"]
+    record = server.wait_for_state(deployment, "running")
+    wait_for(lambda: count_of(record["capture_pid"]) == 4, "all four to run")
+    os.kill(record["capture_pid"], signal.SIGKILL)
+    record = server.wait_for_state(deployment, "lost")
+    left = [process["pid"] for process in record["left_running"]]
+    assert len(left) == 4
+    server.http.post(f"/deployments/{deployment}/stop")
+    wait_for(lambda: not any(map(is_alive, left)), "what was left to be ended")
+
+
+def count_of(pid: int) -> int:
+    """How many processes run below this one, as the commands that they are to be."""
+    commands = [command_of(process.pid) for process in descendants(pid)]
+    return sum(command.startswith(("sleep", "sh -c sleep")) for command in commands)
+
+
+def test_a_start_right_after_the_fork_server_was_killed_is_a_start(server: Server) -> None:
+    for _ in range(10):
+        assert server.process is not None
+        path = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        for pid in map(int, path.read_text().split()):
+            os.kill(pid, signal.SIGKILL)
+        deployment = server.deploy("echo ran")["id"]
+        assert server.wait_for_end(deployment)["state"] == "succeeded"
+        assert server.log(deployment) == b"ran\n"
+
+
+def test_modules_in_the_folder_of_the_server_are_not_taken_for_its_own(server: Server) -> None:
+    server.terminate()
+    (server.folder / "secrets.py").write_text("raise SystemExit")
+    (server.folder / "json.py").write_text("raise SystemExit")
+    installed = Path(sys.executable).parent / "tornado-logs"
+    command = [str(installed), "serve", "--port", str(server.port)]
+    with subprocess.Popen(command, cwd=server.folder, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        deployment = server.deploy("echo ran")["id"]
+        assert server.wait_for_end(deployment)["state"] == "succeeded"
+        process.terminate()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from tornado_logs.catalog import Catalog, RequestError
-from tornado_logs.deployment import Record
+from tornado_logs.deployment import Record, State, is_held
 from tornado_logs.launcher import LaunchError
+from tornado_logs.source import SourceError
 from tornado_logs.store import Deployments
 
 logger = logging.getLogger("tornado_logs")
@@ -29,7 +31,7 @@ class Autostart:
         self._deployments = deployments
         self._launch = launch
         self._rescan_seconds = rescan_seconds
-        self._started: set[str] = set()
+        self._started: dict[str, str] = {}  # what a change stands for -> the deployment's id
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -48,7 +50,11 @@ class Autostart:
         first = True
         while True:
             for section in self._catalog.autostarted():
-                changes = await loop.run_in_executor(None, self._catalog.expand, section.name)
+                try:
+                    changes = await loop.run_in_executor(None, self._catalog.expand, section.name)
+                except (OSError, SourceError) as error:  # the others are looked at all the same
+                    logger.error("cannot look for what %s stands for: %s", section.name, error)
+                    continue
                 for change in changes:
                     self._start(section.name, change, first=first)
             first = False
@@ -57,14 +63,15 @@ class Autostart:
     def _start(self, name: str, change: Mapping[str, Any], *, first: bool) -> None:
         """Start it unless it was started already, by this server or by the one before.
 
-        What somebody stops is not started again before the server is.
+        What somebody stops is not started again before the server is; what was lost, is.
         """
         key = f"{name} {sorted(change.items())}"
-        if key in self._started:
+        if self._is_done(key) or self._is_in_data_dir(change):
             return
-        self._started.add(key)
-        if self._is_running(name, change):
+        if running := self._find_running(name, change):
+            self._started[key] = running.id
             return
+        self._started[key] = ""
         request = dict(change) if first else self._catalog.discovered(name, change)
         try:
             record, class_name = self._catalog.make(name, request, request)
@@ -72,11 +79,30 @@ class Autostart:
         except (RequestError, LaunchError) as error:
             logger.error("cannot start %s: %s", name, error)
             return
+        self._started[key] = record.id
         self._deployments.add(record)
 
-    def _is_running(self, name: str, change: Mapping[str, Any]) -> bool:
+    def _is_done(self, key: str) -> bool:
+        if key not in self._started:
+            return False
+        record = self._deployments.get(self._started[key])
+        return record is None or record.state is not State.LOST
+
+    def _is_in_data_dir(self, change: Mapping[str, Any]) -> bool:
+        """Whether it stands for a file of ours: following our own logs would never end."""
+        folder = os.path.realpath(self._deployments.data_dir)
         return any(
-            record.source == name
-            and all(record.settings.get(key) == value for key, value in change.items())
-            for record in self._deployments.running()
+            isinstance(value, str) and os.path.dirname(os.path.realpath(value)) == folder
+            for value in change.values()
         )
+
+    def _find_running(self, name: str, change: Mapping[str, Any]) -> Record | None:
+        found = (
+            record
+            for record in self._deployments.running()
+            if record.source == name
+            and all(record.settings.get(key) == value for key, value in change.items())
+            # Its record may say so still, after the machine went down with all of them.
+            and is_held(self._deployments.log_path(record.id))
+        )
+        return next(found, None)

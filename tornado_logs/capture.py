@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -38,14 +39,16 @@ from tornado_logs.deployment import (
     timestamp,
     write_record,
 )
-from tornado_logs.journal import JournalWriter
+from tornado_logs.journal import JournalError, JournalWriter
 from tornado_logs.source import Ending, LeftProcess, LogSource, SourceError
 
 READY = b"+"
-"""What the fork server says once it has imported what its children need."""
+"""What the fork server says once it has imported what its children need, and to each request."""
 
 _LENGTH = struct.Struct("!I")
 _MAX_POLL_SECONDS = 86400.0
+_MAX_LOOKS = 50
+_RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,9 @@ class CaptureControl:
         signal.set_wakeup_fd(signal_fd, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # Not SIG_IGN: the command would inherit it through exec, and no shell can trap it then.
+        for number in (signal.SIGHUP, signal.SIGCHLD):  # the latter to be woken: see `wait`
+            signal.signal(number, lambda _number, _frame: None)
 
     @property
     def stopping(self) -> bool:
@@ -99,6 +104,7 @@ class CaptureControl:
                 return []
             ready = {fd for fd, _ in poll.poll(self._timeout_ms(deadline))}
             self._journal.settle()
+            self._reap_orphans()
             if self._wake_fd in ready:
                 os.read(self._wake_fd, 4096)
             if found := [fd for fd in fds if fd in ready]:
@@ -116,18 +122,40 @@ class CaptureControl:
     def started(self, pid: int) -> None:
         """See `Control.started`."""
         self._record.pid = pid
+        self._record.pid_started = process_start(pid)
         write_record(self._request.path(".json"), self._record)
 
     def left_running(self) -> list[LeftProcess]:
         """See `Control.left_running`. Reaps the orphans that came to us and have ended."""
-        left = []
+        for _ in range(_MAX_LOOKS):
+            left = self._look()
+            # A look takes time: one that ends just after it forked may hide itself and its child.
+            if left or not self._reap_orphans():
+                break
+        return left
+
+    def _reap_orphans(self) -> bool:
+        """Let those go that came to us and have ended; for the command its source waits.
+
+        Whether a child still runs: the kernel's word, with no race.
+        """
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return False
+            if ended is None or ended.si_pid == self._record.pid:
+                return ended is None
+            os.waitpid(ended.si_pid, 0)
+
+    def _look(self) -> list[LeftProcess]:
+        left = {}
         for process in processes.descendants(os.getpid()):
             if not process.is_zombie:
-                left.append(LeftProcess(process.pid, processes.command_of(process.pid)))
-            elif process.parent_pid == os.getpid() and process.pid != self._record.pid:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(process.pid, os.WNOHANG)
-        return left
+                left[process.pid] = processes.command_of(process.pid)
+        for pid in processes.living_children():
+            left.setdefault(pid, processes.command_of(pid))
+        return [LeftProcess(pid, command) for pid, command in left.items()]
 
 
 def capture(request: CaptureRequest, log_fd: int) -> None:
@@ -151,10 +179,8 @@ def _run_source(
     try:
         source = load_class(request.source_class)(record.settings)
         return _copy(source.run(control), journal)
-    except SourceError as error:
+    except (SourceError, JournalError) as error:
         record.error = str(error)
-    except OSError as error:
-        record.error = f"cannot go on writing the log: {error.strerror or error}"
     except Exception as error:  # a plugin's fault ends its deployment with a word, not silently
         record.error = f"the source {record.type!r} failed: {type(error).__name__}: {error}"
     finally:
@@ -171,7 +197,10 @@ def _copy(run: Generator[bytes, None, Ending], journal: JournalWriter) -> Ending
                 piece = next(run)
             except StopIteration as end:
                 return end.value if isinstance(end.value, Ending) else Ending()
-            journal.append(piece)
+            try:
+                journal.append(piece)
+            except OSError as error:
+                raise JournalError(f"cannot go on writing the log: {error.strerror}") from error
 
 
 def _finish(request: CaptureRequest, record: Record, ending: Ending, *, stopping: bool) -> None:
@@ -185,13 +214,25 @@ def _finish(request: CaptureRequest, record: Record, ending: Ending, *, stopping
     )
     if record.error:
         record.state = State.FAILED
+    stopped_by = take_stop_request(request.path(".stop"))  # one that came too late goes too
     if record.state is State.STOPPED:
-        record.stopped_by = take_stop_request(request.path(".stop"))
+        record.stopped_by = stopped_by
     if os.path.exists(request.path(".log")):
-        write_record(request.path(".json"), record)
+        _write_when_there_is_room(request.path(".json"), record)
     else:  # somebody removed the deployment while it ran: leave nothing behind
         with contextlib.suppress(FileNotFoundError):
             os.unlink(request.path(".idx"))
+
+
+def _write_when_there_is_room(path: str, record: Record) -> None:
+    """How it ended is known here alone: a full disk must not make it be forgotten."""
+    while True:
+        try:
+            return write_record(path, record)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+        time.sleep(_RETRY_SECONDS)
 
 
 def take_stop_request(path: str) -> dict[str, Any] | None:
@@ -248,6 +289,9 @@ def serve_forks(sock: socket.socket, preload: Sequence[str]) -> None:
     sock.sendall(READY)
     while received := _receive_request(sock):
         request, log_fd = received
+        sock.sendall(
+            READY
+        )  # before the fork: whoever doesn't hear it may ask again, and no run is two
         if os.fork() == 0:
             sock.close()
             _be_capture_process(request, log_fd)
@@ -259,7 +303,8 @@ def _be_capture_process(request: CaptureRequest, log_fd: int) -> None:
     try:
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        setproctitle(f"tornado-logs capture {request.deployment_id}")
+        if sys.platform != "darwin":  # where it crashes in a process that was forked
+            setproctitle(f"tornado-logs capture {request.deployment_id}")
         # Whoever waits for the end of the server's own output must not wait for us.
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):

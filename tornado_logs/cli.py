@@ -33,6 +33,7 @@ from tornado_logs.registry import RegistryError
 
 EXIT_USAGE = 100
 EXIT_SYSTEM = 111
+_MOST_DESCRIPTORS = 65536
 
 
 class SystemRefusalError(Exception):
@@ -161,7 +162,9 @@ def _raise_descriptor_limit() -> None:
     """A viewer is a descriptor: take as many as the system allows this user."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        # Where there is no hard limit, the system may still have one that it doesn't tell.
+        wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

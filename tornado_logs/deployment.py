@@ -17,6 +17,7 @@ import re
 import secrets
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -72,10 +73,10 @@ class Record:
     error: str = ""
     left_running: list[dict[str, Any]] = field(default_factory=list)
     capture_pid: int | None = None
-    capture_started: int | None = (
-        None  # `process_start` of that pid, so that a reused one can't lie
-    )
-    pid: int | None = None  # of the command
+    # With its start (see `process_start`) a pid names one process for good, should it be reused.
+    capture_started: int | None = None
+    pid: int | None = None  # of the command, which leads a session of its own
+    pid_started: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as the JSON object on disk."""
@@ -157,7 +158,7 @@ def write_record(path: str, record: Record) -> None:
 def write_atomically(path: str, data: bytes) -> None:
     """Write a file that never stands half-written under its name."""
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -242,7 +243,7 @@ def exit_state(*, stopping: bool, timed_out: bool, exit_status: int | None) -> S
 def summary(record: Record, log_bytes: int) -> Mapping[str, Any]:
     """The record as clients get it: with its log's size, without what only the server needs."""
     data = record.to_json()
-    for name in ("capture_started", "settings"):
+    for name in ("capture_started", "pid_started", "settings"):
         del data[name]
     data["log_bytes"] = log_bytes
     data["can_stop"] = not record.state.is_final or bool(

@@ -49,7 +49,7 @@ UNSETTLED_MARK = "00000000"
 
 
 class JournalError(Exception):
-    """A log can't be read or written. The message says which and why."""
+    """A log can't be written on. The message is a sentence for the user."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import signal
 import socket
@@ -38,6 +39,10 @@ _STOP_GRACE_SECONDS = 10.0
 _UNKILLABLE_SECONDS = 5.0
 _CHECK_SECONDS = 0.1
 _READY_SECONDS = 5.0
+_FORK_SERVER_SECONDS = 2.0
+
+
+logger = logging.getLogger("tornado_logs")
 
 
 class LaunchError(Exception):
@@ -61,6 +66,7 @@ class Launcher:
             self._fork_server = subprocess.Popen(
                 [
                     sys.executable,
+                    "-P",  # the folder that the server stands in may hold a json.py
                     "-m",
                     "tornado_logs.capture",
                     str(theirs.fileno()),
@@ -86,7 +92,11 @@ class Launcher:
             self._socket.close()
             self._socket = None
         if self._fork_server is not None:
-            self._fork_server.wait()
+            try:
+                self._fork_server.wait(_FORK_SERVER_SECONDS)
+            except subprocess.TimeoutExpired:  # somebody has stopped it (signal(7): STOP)
+                self._fork_server.kill()
+                self._fork_server.wait()
             self._fork_server = None
 
     def launch(self, record: Record, source_class: str) -> None:
@@ -122,11 +132,14 @@ class Launcher:
         for _ in range(2):
             if self._socket is None:
                 self.start()
+                self.wait_until_ready()
                 assert self._socket is not None
-            try:
-                return send_request(self._socket, request, log_fd)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close()
+            self._socket.settimeout(_FORK_SERVER_SECONDS)
+            with contextlib.suppress(OSError):
+                send_request(self._socket, request, log_fd)
+                if self._socket.recv(len(READY)) == READY:
+                    return
+            self.close()
         raise OSError("the fork server does not stay alive")
 
     def stop(self, record: Record, requested_by: Mapping[str, Any]) -> None:
@@ -153,10 +166,9 @@ class Launcher:
         grace_seconds = float(record.settings.get("stop_grace_seconds") or _STOP_GRACE_SECONDS)
         kill_at = loop.time() + grace_seconds
         number = signal.SIGTERM
-        while left := await loop.run_in_executor(None, _survivors, record.id):
-            for process in left:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(process["pid"], number)
+        found = _Survivors(record)
+        while left := await loop.run_in_executor(None, found.look):
+            found.signal(number)
             if loop.time() > kill_at + _UNKILLABLE_SECONDS:
                 break
             number = signal.SIGKILL if loop.time() >= kill_at else signal.SIGTERM
@@ -197,12 +209,15 @@ class Launcher:
 
     def _mark_lost(self, record: Record) -> None:
         never_began = record.state is State.QUEUED
-        record.left_running = _survivors(record.id)
+        record.left_running = _Survivors(record).look()
         record.stopped_by = take_stop_request(self._path(record.id, ".stop"))
         record.state = State.LOST
         record.ended_at = timestamp(os.stat(self._path(record.id, ".log")).st_mtime)
         record.note = _lost_note(never_began=never_began, left=record.left_running)
-        write_record(self._path(record.id, ".json"), record)
+        try:
+            write_record(self._path(record.id, ".json"), record)
+        except OSError as error:  # said to the viewers all the same; the next server says it again
+            logger.error("cannot write the record of %s: %s", record.id, error)
 
     def _path(self, deployment_id: str, suffix: str) -> str:
         return os.path.join(self._data_dir, deployment_id + suffix)
@@ -221,6 +236,8 @@ class _Handle:
                 self._fd = os.pidfd_open(self._pid)
             except ProcessLookupError:
                 raise LaunchError("its capture process has just ended; nothing to stop") from None
+            except OSError:  # a sandbox that doesn't know pidfds: the pid has to do
+                pass
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -235,20 +252,49 @@ class _Handle:
                 os.kill(self._pid, number)
 
 
-def _survivors(deployment_id: str) -> list[dict[str, Any]]:
-    """What still runs of a deployment: told by a variable that its command was started with."""
-    return [
-        {"pid": pid, "command": processes.command_of(pid)}
-        for pid in processes.with_variable(DEPLOYMENT_VARIABLE, deployment_id)
-    ]
+class _Survivors:
+    """What still runs of a deployment that has lost its capture process.
+
+    Told by a variable that its command was started with; by the command's session; and by being
+    below either, for what clears its environment (sudo, env -i). Once seen, a process is known
+    by its start, for it may lose the parent that it was found by.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._known: dict[int, int | None] = {}
+
+    def look(self) -> list[dict[str, Any]]:
+        """All that runs now, with pid and command. Reads all of /proc."""
+        seeds = set(processes.with_variable(DEPLOYMENT_VARIABLE, self._record.id))
+        leader, started = self._record.pid, self._record.pid_started
+        if leader is not None and started is not None and process_start(leader) == started:
+            seeds.update(processes.session_of(leader))
+        seeds.update(self._alive())
+        for pid in processes.with_descendants(seeds):
+            self._known.setdefault(pid, process_start(pid))
+        return [{"pid": pid, "command": processes.command_of(pid)} for pid in self._alive()]
+
+    def signal(self, number: signal.Signals) -> None:
+        """To all that the last look has found."""
+        for pid in self._alive():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+
+    def _alive(self) -> list[int]:
+        return [
+            pid
+            for pid, started in self._known.items()
+            if started and process_start(pid) == started and not processes.has_ended(pid)
+        ]
 
 
 def _lost_note(*, never_began: bool, left: Sequence[Mapping[str, Any]]) -> str:
     if never_began:
-        return "The server ended before the command was started: it never ran."
+        return "What was to start the command had ended before it could: it never ran."
     note = "Its capture process died, so how the command ended is not known; the log goes as far"
     note += " as it was written."
     if not left:
-        return note + " Nothing of the command runs any more."
+        return note + " Nothing of the command was found running."
     names = ", ".join(f"{process['pid']} ({process['command']})" for process in left)
     return note + f" Still running: {names}. Stop ends them."

@@ -171,7 +171,7 @@ class _Edge:
         self._next_at = 0.0
         self._ping_seconds = ping_seconds
         self._ping = self._loop.call_later(ping_seconds, self._on_ping)
-        self._is_quiet = True
+        self._sent_at = self._loop.time()
         self._unlisten = follower.listen(self.wake)
         self._on_empty = on_empty
 
@@ -259,7 +259,7 @@ class _Edge:
 
     def _send(self, data: bytes, start: int, end: int) -> Iterator[None]:
         """Send `data`, which leads from offset `start` to `end`, to all that are at `start`."""
-        self._is_quiet = False
+        self._sent_at = self._loop.time()
         members = tuple(self._members)
         for first in range(0, len(members), _SLICE):
             if first:
@@ -288,8 +288,10 @@ class _Edge:
         viewer.catch_up()
 
     def _on_ping(self) -> None:
-        self._ping = self._loop.call_later(self._ping_seconds, self._on_ping)
-        is_quiet, self._is_quiet = self._is_quiet, True
-        if is_quiet and self._steps is None and self._framing is not Framing.RAW:
-            self._steps = self._send(frame(sse.HEARTBEAT), self._offset, self._offset)
-            self._step()
+        if self._sent_at + self._ping_seconds <= self._loop.time():
+            if self._steps is None and self._framing is not Framing.RAW:
+                self._steps = self._send(frame(sse.HEARTBEAT), self._offset, self._offset)
+                self._step()
+            self._sent_at = self._loop.time()
+        if self._members:
+            self._ping = self._loop.call_at(self._sent_at + self._ping_seconds, self._on_ping)

@@ -9,7 +9,7 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -45,6 +45,25 @@ def descendants(root_pid: int) -> list[Process]:
     return found
 
 
+def living_children() -> list[int]:
+    """Our children that have not ended, by one short look; none where the kernel can't tell."""
+    pids = _proc_file(os.getpid(), f"task/{os.getpid()}/children").split()
+    return [int(pid) for pid in pids if not has_ended(int(pid))]
+
+
+def session_of(leader_pid: int) -> list[int]:
+    """The processes of this session."""
+    return [pid for pid in _proc_pids() if _stat(pid)[3:4] == [b"%d" % leader_pid]]
+
+
+def with_descendants(pids: Collection[int]) -> list[int]:
+    """These and all processes below them that have not ended, sorted."""
+    found = set(pids)
+    for pid in pids:
+        found.update(process.pid for process in descendants(pid))
+    return sorted(pid for pid in found if not has_ended(pid))
+
+
 def with_variable(name: str, value: str) -> list[int]:
     """The processes that were started with this environment variable; ours alone to read."""
     entry = f"{name}={value}".encode()
@@ -67,10 +86,19 @@ def _all_processes() -> Iterator[Process]:
             yield Process(int(pid_text), int(parent_text), state_text.startswith("Z"))
         return
     for pid in _proc_pids():
-        # proc(5): "pid (name) state ppid ...", where the name may hold anything, ")" too.
-        state, parent, *_ = _proc_file(pid, "stat").rpartition(b")")[2].split() or (b"", b"")
-        if parent:
-            yield Process(pid, int(parent), state == b"Z")
+        if fields := _stat(pid):
+            yield Process(pid, int(fields[1]), fields[0] == b"Z")
+
+
+def _stat(pid: int) -> list[bytes]:
+    """State, parent, group, session and so on; empty if it is gone."""
+    # proc(5): "pid (name) state ppid ...", where the name may hold anything, ")" too.
+    return _proc_file(pid, "stat").rpartition(b")")[2].split()
+
+
+def has_ended(pid: int) -> bool:
+    """Whether it is gone, or a zombie that nobody has waited for yet."""
+    return _stat(pid)[:1] in ([], [b"Z"])
 
 
 def _has_proc() -> bool:
@@ -93,4 +121,7 @@ def _proc_file(pid: int, name: str) -> bytes:
 
 
 def _ps(*args: str) -> str:
-    return subprocess.run(["ps", *args], capture_output=True, text=True, check=False).stdout
+    with subprocess.Popen(["ps", *args], stdout=subprocess.PIPE, text=True) as ps:
+        lines = ps.communicate()[0].splitlines(keepends=True)
+    # It is a child of ours, and sees itself.
+    return "".join(line for line in lines if line.split()[:1] != [str(ps.pid)])

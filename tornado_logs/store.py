@@ -31,6 +31,7 @@ from tornado_logs.watch import Changes, FolderWatch
 _RECHECK_SECONDS = 2.1  # a little more than what counts as "just written"
 _LOCK_RELEASE_SECONDS = 0.05
 _POLL_ALIVE_MS = 2000
+_RECHECK_ALIVE_MS = 5000
 _TURN_RECORDS = 200
 
 Age = tuple[str, str]
@@ -71,9 +72,10 @@ class Deployments:
             if name != entry.name:
                 self._note_name(name)
         self._oldest_first = sorted(self._ages.values())
-        if not self._watch.tells_closing:
-            self._alive_checks = PeriodicCallback(self._check_all_alive, _POLL_ALIVE_MS)
-            self._alive_checks.start()
+        # Also where a dying process is told of: once is too few for a promise.
+        interval_ms = _RECHECK_ALIVE_MS if self._watch.tells_closing else _POLL_ALIVE_MS
+        self._alive_checks = PeriodicCallback(self._check_all_alive, interval_ms)
+        self._alive_checks.start()
         self._run(self._read_all())
 
     def _note_name(self, deployment_id: str) -> None:

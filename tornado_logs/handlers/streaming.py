@@ -128,4 +128,8 @@ class StreamingHandler(BaseHandler):
             return follower.begin(0, framing, partial=wants_partial)
         if not (tail.isascii() and tail.isdecimal() and len(tail) < 19):
             raise UserError(400, f"tail takes a number of lines, found {tail!r}")
-        return follower.begin(await follower.tail_start(int(tail)), framing, partial=wants_partial)
+        try:
+            start = await follower.tail_start(int(tail))
+        except FileNotFoundError:
+            raise UserError(404, f"the log of {follower.record.id} was deleted") from None
+        return follower.begin(start, framing, partial=wants_partial)
