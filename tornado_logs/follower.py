@@ -139,7 +139,7 @@ class Follower:
         self.cuts = 0  # how often the log began anew; who has seen fewer of them starts over
         self._deleted = False
         self.shutting_down = False
-        self._chunks: dict[tuple[Framing, int], Chunk] = {}
+        self._chunks: dict[tuple[Framing, int, int | None], Chunk] = {}
         self._long_lines: dict[int, LongLine] = {}
         self._waiting: set[asyncio.Future[bool]] = set()
         self._listeners: set[Callable[[], None]] = set()
@@ -255,11 +255,14 @@ class Follower:
         """What a stream begins with."""
         return f"retry: {self._settings.retry_ms}\n\n".encode() if position.has_events else b""
 
-    async def next(self, position: Position) -> bytes | None:
-        """What comes next for this viewer; None at the live edge. Moves and ends the position."""
+    async def next(self, position: Position, limit: int | None = None) -> bytes | None:
+        """What comes next for this viewer; None at the live edge. Moves and ends the position.
+
+        With `limit`, a line's start, nothing from there on.
+        """
         while position.cuts == self.cuts:
             offset = position.offset
-            chunk = await self._chunk(offset, position.framing)
+            chunk = await self._chunk(offset, position.framing, limit)
             if position.cuts != self.cuts:
                 break
             if chunk is not None:
@@ -272,22 +275,28 @@ class Follower:
         position.cuts, position.offset = self.cuts, 0
         return self._reset() if position.has_events else b""
 
-    def chunk_now(self, offset: int, framing: Framing) -> Chunk | None:
+    def chunk_now(self, offset: int, framing: Framing, limit: int | None = None) -> Chunk | None:
         """The next encoded block at `offset`, None if there is none yet.
 
         Raises LineTooLongError where `next` has to be awaited for it.
         """
-        key = (framing, offset)
+        size = self._size if limit is None else min(limit, self._size)
+        key = (framing, offset, limit)
         chunk = self._chunks.get(key)
         if chunk is None:
             if framing is Framing.RAW:
-                data = self._log.read(offset, min(BLOCK_BYTES, self._size - offset))
+                data = self._log.read(offset, min(BLOCK_BYTES, size - offset))
                 chunk = Chunk(data, offset + len(data)) if data else None
-            elif block := self._log.read_block(offset, self._size, ended=self.has_ended):
+            elif block := self._log.read_block(offset, size, ended=self.has_ended):
                 chunk = self._encode(block, framing)
             if chunk is not None:
                 self._keep(key, chunk)
         return chunk
+
+    @property
+    def size(self) -> int:
+        """The log's size, as far as we have heard."""
+        return self._size
 
     @property
     def has_ended(self) -> bool:
@@ -304,14 +313,14 @@ class Follower:
             summary["error"] = "the log was deleted while it was being read"
         return sse.encode_json("end", summary, sse.Cursor(self.mark(), offset, ended=True))
 
-    async def _chunk(self, offset: int, framing: Framing) -> Chunk | None:
+    async def _chunk(self, offset: int, framing: Framing, limit: int | None) -> Chunk | None:
         try:
-            return self.chunk_now(offset, framing)
+            return self.chunk_now(offset, framing, limit)
         except LineTooLongError:
             block = await self._long_block(offset)
             return self._encode(block, framing) if block else None
 
-    def _keep(self, key: tuple[Framing, int], chunk: Chunk) -> None:
+    def _keep(self, key: tuple[Framing, int, int | None], chunk: Chunk) -> None:
         self._chunks[key] = chunk
         while len(self._chunks) > _CACHED_CHUNKS:
             del self._chunks[next(iter(self._chunks))]

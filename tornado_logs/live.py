@@ -9,8 +9,8 @@ doesn't take all of it has fallen behind: the rest goes by its IOStream, and the
 again from its own offset. Whoever can't be a Viewer is served by `handlers.streaming` alone.
 
 Batching outweighs everything else. One push may follow the other at once while there are few
-viewers; with many, the pause between two pushes is as long as a push takes, so that an edge
-takes half of the core's time at most, and lines that come meanwhile travel together.
+viewers; with many, a push is followed by a pause in proportion to what it took, so that other work
+has its turn, and lines that come meanwhile travel together.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ _SLICE = 256
 
 
 logger = logging.getLogger("tornado_logs")
+
+
+_PAUSE = 0.8
+"""The pause between two pushes, as a part of the time that a push took."""
 
 
 def frame(data: bytes) -> bytes:
@@ -58,14 +62,17 @@ class Live:
         self._viewers.add(viewer)
         viewer.catch_up(follower.preamble(position))
 
+    def edge_of(self, viewer: Viewer) -> _Edge | None:
+        """The edge that the viewer is to join, if there is one yet."""
+        return self._edges.get(_edge_key(viewer))
+
     def join(self, viewer: Viewer) -> None:
-        """The viewer has all that there is."""
-        position = viewer.position
-        key = (id(viewer.follower), position.framing, position.partials is not None)
+        """The viewer is where the edge is; without an edge, it has all that there is."""
+        key = _edge_key(viewer)
         edge = self._edges.get(key)
         if edge is None:
             on_empty = partial(self._edges.pop, key, None)
-            edge = _Edge(viewer.follower, position, self._ping_seconds, on_empty)
+            edge = _Edge(viewer.follower, viewer.position, self._ping_seconds, on_empty)
             self._edges[key] = edge
         edge.join(viewer)
 
@@ -77,6 +84,11 @@ class Live:
         """Close all connections, without an end: whoever wants more comes back."""
         for viewer in tuple(self._viewers):
             viewer.stream.close()
+
+
+def _edge_key(viewer: Viewer) -> tuple[int, Framing, bool]:
+    position = viewer.position
+    return id(viewer.follower), position.framing, position.partials is not None
 
 
 class Viewer:
@@ -128,9 +140,15 @@ class Viewer:
             self._task = None
 
     async def _next(self) -> bytes | None:
-        """What to send next; None at the live edge, and after the end."""
+        """What to send next; None where the viewer can join the edge, and after the end."""
         while not self.position.done:
-            data = await self.follower.next(self.position)
+            edge = self._live.edge_of(self)
+            if edge is not None and edge.is_at(self.position):
+                return None
+            # Not beyond the edge, which may hold back what is new for a moment: whoever is ahead of
+            # it could never join.
+            limit = None if edge is None else edge.offset
+            data = await self.follower.next(self.position, limit)
             partials = self.position.partials
             if data is not None or partials is None or partials.seconds_to_wait() is None:
                 return data
@@ -159,7 +177,7 @@ class _Edge:
         self._follower = follower
         self._framing = position.framing
         self._cuts = position.cuts
-        self._offset = position.offset
+        self.offset = position.offset
         self._partials = position.partials
         self._members: dict[Viewer, None] = {}
         self._loop = asyncio.get_running_loop()
@@ -175,8 +193,12 @@ class _Edge:
         self._unlisten = follower.listen(self.wake)
         self._on_empty = on_empty
 
+    def is_at(self, position: Position) -> bool:
+        """Whether a viewer there can join: it has what has been pushed, and no more."""
+        return position.offset == self.offset and position.cuts == self._cuts
+
     def join(self, viewer: Viewer) -> None:
-        """A viewer that has all that there is; it may be ahead of a push that is under way."""
+        """A viewer that is at the edge. It has what a push is just handing to others, too."""
         viewer.edge = self
         self._members[viewer] = None
 
@@ -222,32 +244,38 @@ class _Edge:
         if self._steps is not None:
             self._loop.call_soon(self._step)
             return
-        self._next_at = now + self._spent_seconds
+        self._next_at = now + self._spent_seconds * _PAUSE
         if self._again and self._members:
             self.wake()
 
     def _push(self) -> Iterator[None]:
-        """Send what is new to all; what can't be pushed, each viewer finds by itself."""
+        """Send what is new to all; what can't be pushed, each viewer finds by itself.
+
+        What is added meanwhile waits for the next push, or there would never be a pause.
+        """
+        goal = self._follower.size
         while self._members and self._cuts == self._follower.cuts:
             try:
-                chunk = self._follower.chunk_now(self._offset, self._framing)
+                is_behind = self.offset < goal
+                chunk = self._follower.chunk_now(self.offset, self._framing) if is_behind else None
             except LineTooLongError:
                 break
-            if chunk is None:
-                if self._follower.has_ended:
-                    break
+            if chunk is not None:
+                start, self.offset = self.offset, chunk.end
+                yield from self._send(frame(chunk.data), start, chunk.end)
+            elif self._follower.has_ended:
+                break
+            else:
                 yield from self._push_partial()
                 return
-            start, self._offset = self._offset, chunk.end
-            yield from self._send(frame(chunk.data), start, chunk.end)
         for viewer in tuple(self._members):
             self._set_free(viewer)
 
     def _push_partial(self) -> Iterator[None]:
         if self._partials is None:
             return
-        if data := self._follower.partial(self._offset, self._partials):
-            yield from self._send(frame(data), self._offset, self._offset)
+        if data := self._follower.partial(self.offset, self._partials):
+            yield from self._send(frame(data), self.offset, self.offset)
         seconds = self._partials.seconds_to_wait()
         if seconds is not None and self._partial_timer is None:
             self._partial_timer = self._loop.call_later(seconds, self._on_partial_due)
@@ -265,12 +293,8 @@ class _Edge:
             if first:
                 yield
             for viewer in members[first : first + _SLICE]:
-                if viewer.edge is not self:
-                    continue  # gone since
-                if viewer.position.offset != start:
-                    if viewer.position.offset < end:
-                        self._set_free(viewer)
-                    continue  # it came while this was on its way, and has it already
+                if viewer.edge is not self or viewer.position.offset != start:
+                    continue  # gone since, or gone and come back with this in hand
                 viewer.position.offset = end
                 try:
                     sent_bytes = viewer.send(data)
@@ -290,7 +314,7 @@ class _Edge:
     def _on_ping(self) -> None:
         if self._sent_at + self._ping_seconds <= self._loop.time():
             if self._steps is None and self._framing is not Framing.RAW:
-                self._steps = self._send(frame(sse.HEARTBEAT), self._offset, self._offset)
+                self._steps = self._send(frame(sse.HEARTBEAT), self.offset, self.offset)
                 self._step()
             self._sent_at = self._loop.time()
         if self._members:
