@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import httpx
 from conftest import Server, drop_log, wait_for
@@ -207,3 +208,19 @@ def test_five_hundred_viewers_of_one_log_get_what_is_written_and_its_end(server:
     for sock in sockets:
         with sock:
             assert lines_of(parse(read_all(sock))) == expected
+
+
+def test_viewers_that_leave_at_any_moment_leave_nothing_behind(server: Server) -> None:
+    assert server.process is not None
+    descriptors = Path(f"/proc/{server.process.pid}/fd")
+    deployment = server.deploy("while :; do echo line; sleep 0.01; done")["id"]
+    server.wait_for_state(deployment, "running")
+    before = len(list(descriptors.iterdir()))
+    moments = random.Random(7)
+    for _ in range(300):
+        sock = open_socket(server, deployment)
+        if moments.random() < 0.7:
+            sock.recv(moments.choice([1, 100, 1000]))
+        sock.close()
+    # The client of this test holds a connection or two of its own.
+    wait_for(lambda: len(list(descriptors.iterdir())) <= before + 2, "all descriptors closed")

@@ -185,8 +185,8 @@ class LogFile:
             return False
 
     def read(self, offset: int, count: int) -> bytes:
-        """Up to `count` bytes at `offset`; fewer only at the end."""
-        return os.pread(self.fd, count, offset)
+        """Up to `count` bytes at `offset`; fewer only at the end, and none beyond it."""
+        return os.pread(self.fd, max(0, count), offset)
 
     def mark(self) -> str:
         """Eight hex digits that tell this log from another of its name: see `sse.Cursor`.

@@ -30,20 +30,18 @@ from tornado_logs.journal import LineTooLongError
 _SLICE = 256
 """How many viewers get a piece before others have their turn on the event loop: some 4 ms."""
 
-
-logger = logging.getLogger("tornado_logs")
-
-
 _PAUSE = 0.8
 """The pause between two pushes, as a part of the time that a push took."""
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+logger = logging.getLogger("tornado_logs")
 
 
 def frame(data: bytes) -> bytes:
     """`data` as a chunk of HTTP/1.1's chunked coding (RFC 9112, 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-LAST_CHUNK = b"0\r\n\r\n"
 
 
 class Live:
@@ -112,7 +110,10 @@ class Viewer:
         self.position = position
         self.stream = stream
         self.send = stream.socket.send
+        stream.set_nodelay(True)
         stream.set_close_callback(self._on_close)
+        if stream.closed():  # before it had the callback, which it won't call any more
+            asyncio.get_running_loop().call_soon(self._on_close)
 
     def catch_up(self, data: bytes | memoryview = b"", *, framed: bool = False) -> None:
         """Go on from the viewer's own offset, after `data`."""
@@ -146,8 +147,8 @@ class Viewer:
             if edge is not None and edge.is_at(self.position):
                 return None
             # Not beyond the edge, which may hold back what is new for a moment: whoever is ahead of
-            # it could never join.
-            limit = None if edge is None else edge.offset
+            # it may find itself within the next push.
+            limit = edge.limit(self.position) if edge is not None else None
             data = await self.follower.next(self.position, limit)
             partials = self.position.partials
             if data is not None or partials is None or partials.seconds_to_wait() is None:
@@ -194,8 +195,12 @@ class _Edge:
         self._on_empty = on_empty
 
     def is_at(self, position: Position) -> bool:
-        """Whether a viewer there can join: it has what has been pushed, and no more."""
-        return position.offset == self.offset and position.cuts == self._cuts
+        """Whether a viewer there can join: it has all that has been pushed."""
+        return position.offset >= self.offset and position.cuts == self._cuts
+
+    def limit(self, position: Position) -> int | None:
+        """Up to where a viewer that isn't there yet reads for itself."""
+        return self.offset if position.cuts == self._cuts else None
 
     def join(self, viewer: Viewer) -> None:
         """A viewer that is at the edge. It has what a push is just handing to others, too."""
@@ -258,7 +263,7 @@ class _Edge:
             try:
                 is_behind = self.offset < goal
                 chunk = self._follower.chunk_now(self.offset, self._framing) if is_behind else None
-            except LineTooLongError:
+            except (LineTooLongError, OSError):
                 break
             if chunk is not None:
                 start, self.offset = self.offset, chunk.end
@@ -293,8 +298,12 @@ class _Edge:
             if first:
                 yield
             for viewer in members[first : first + _SLICE]:
-                if viewer.edge is not self or viewer.position.offset != start:
-                    continue  # gone since, or gone and come back with this in hand
+                if viewer.edge is not self:
+                    continue  # gone since
+                if viewer.position.offset != start:  # it was ahead of the edge when it joined
+                    if viewer.position.offset < end:
+                        self._set_free(viewer)
+                    continue
                 viewer.position.offset = end
                 try:
                     sent_bytes = viewer.send(data)
@@ -314,6 +323,7 @@ class _Edge:
     def _on_ping(self) -> None:
         if self._sent_at + self._ping_seconds <= self._loop.time():
             if self._steps is None and self._framing is not Framing.RAW:
+                self._spent_seconds = 0.0
                 self._steps = self._send(frame(sse.HEARTBEAT), self.offset, self.offset)
                 self._step()
             self._sent_at = self._loop.time()
