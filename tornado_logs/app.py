@@ -1,8 +1,10 @@
 """The only wiring: a config becomes an application and what runs behind it.
 
-services = Services(config)
-services.start()
-make_app(services).listen(config.port)
+    services = Services(config)
+    services.start()
+    make_app(services).listen(config.port)
+
+On the event loop, all of it; `Services.close` ends what belongs to the server.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from tornado_logs.autostart import Autostart
 from tornado_logs.catalog import Catalog
 from tornado_logs.config import Config
 from tornado_logs.deployment import Record, State
-from tornado_logs.follower import Followers, FollowSettings
+from tornado_logs.follower import Followers
 from tornado_logs.handlers.base import NotFoundHandler
 from tornado_logs.handlers.deployments import DeploymentHandler, DeploymentsHandler, StopHandler
 from tornado_logs.handlers.logs import LinesHandler, LogHandler, RawLogHandler
@@ -42,15 +44,7 @@ class Services:
         self.sources = Catalog(config, Registry())
         self.launcher = Launcher(data_dir, self.sources.class_names())
         self.deployments = Deployments(data_dir, self.launcher)
-        self.followers = Followers(
-            self.deployments,
-            FollowSettings(
-                ping_seconds=config.ping_seconds,
-                retry_ms=config.retry_ms,
-                max_line_bytes=config.max_line_bytes,
-                partial_seconds=config.partial_seconds,
-            ),
-        )
+        self.followers = Followers(self.deployments, config)
         self.live = Live(config.ping_seconds)
         self.autostart = Autostart(
             self.sources, self.deployments, self.launcher.launch, config.rescan_seconds

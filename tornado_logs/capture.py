@@ -104,9 +104,9 @@ class CaptureControl:
                 return []
             ready = {fd for fd, _ in poll.poll(self._timeout_ms(deadline))}
             self._journal.settle()
-            self._reap_orphans()
             if self._wake_fd in ready:
                 os.read(self._wake_fd, 4096)
+                self._reap_orphans()
             if found := [fd for fd in fds if fd in ready]:
                 return found
             if deadline is not None and time.monotonic() >= deadline:
@@ -186,7 +186,7 @@ def _run_source(
     finally:
         with contextlib.suppress(OSError):
             journal.close()
-    return Ending(exit_status=record.exit_status)
+    return Ending()
 
 
 def _copy(run: Generator[bytes, None, Ending], journal: JournalWriter) -> Ending:
@@ -289,9 +289,11 @@ def serve_forks(sock: socket.socket, preload: Sequence[str]) -> None:
     sock.sendall(READY)
     while received := _receive_request(sock):
         request, log_fd = received
-        sock.sendall(
-            READY
-        )  # before the fork: whoever doesn't hear it may ask again, and no run is two
+        # Before the fork: whoever doesn't hear it may ask again, and nothing runs twice.
+        try:
+            sock.sendall(READY)
+        except OSError:  # the server died in asking; the next one says that it never ran
+            return
         if os.fork() == 0:
             sock.close()
             _be_capture_process(request, log_fd)

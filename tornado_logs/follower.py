@@ -20,6 +20,7 @@ from enum import Enum
 from typing import Any
 
 from tornado_logs import sse
+from tornado_logs.config import Config
 from tornado_logs.deployment import Record
 from tornado_logs.journal import (
     BLOCK_BYTES,
@@ -68,20 +69,10 @@ class Position:
         return self.framing is not Framing.RAW
 
 
-@dataclass(frozen=True, slots=True)
-class FollowSettings:
-    """The settings that matter to a follower; see `config.SETTINGS`."""
-
-    ping_seconds: float = 15.0
-    retry_ms: int = 1000
-    max_line_bytes: int = 65536
-    partial_seconds: float = 0.05
-
-
 class Followers:
     """The logs that are being viewed, one follower for each."""
 
-    def __init__(self, deployments: Deployments, settings: FollowSettings) -> None:
+    def __init__(self, deployments: Deployments, settings: Config) -> None:
         self._deployments = deployments
         self._settings = settings
         self._followers: dict[str, Follower] = {}
@@ -125,7 +116,7 @@ class Follower:
         path: str,
         record: Record,
         summarize: Callable[[Record], Mapping[str, Any]],
-        settings: FollowSettings,
+        settings: Config,
     ) -> None:
         """Raises OSError if the log can't be opened."""
         self.record = record

@@ -41,7 +41,6 @@ _CHECK_SECONDS = 0.1
 _READY_SECONDS = 5.0
 _FORK_SERVER_SECONDS = 2.0
 
-
 logger = logging.getLogger("tornado_logs")
 
 
@@ -186,7 +185,9 @@ class Launcher:
         """
         if is_held(self._path(deployment_id, ".log")):
             return None
-        with contextlib.suppress(FileNotFoundError), self._claim(deployment_id) as claimed:
+        # Gone meanwhile, or no record any more: the store sees that for itself.
+        gone = (FileNotFoundError, ValueError)
+        with contextlib.suppress(*gone), self._claim(deployment_id) as claimed:
             record = read_record(self._path(deployment_id, ".json"))
             if not claimed or record.state.is_final:
                 return None

@@ -3,7 +3,7 @@
 A viewer whose connection can be taken from its handler (HTTP/1.1 without TLS) is a `Viewer`: a
 position and an IOStream, without request, handler or task. It catches up block by block, by
 `await stream.write()`. Once it has everything, it joins the log's live edge and waits there at no
-cost. When the log grows, `_Edge.push` encodes and frames what is new once, and passes it to each
+cost. When the log grows, the edge encodes and frames what is new once, and passes it to each
 socket with a plain `send`: some 14 µs for a viewer, nearly all of them the kernel's. A socket that
 doesn't take all of it has fallen behind: the rest goes by its IOStream, and the viewer catches up
 again from its own offset. Whoever can't be a Viewer is served by `handlers.streaming` alone.

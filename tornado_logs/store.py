@@ -249,22 +249,30 @@ class Deployments:
 
     def _refresh(self, deployment_id: str) -> None:
         """Read the record anew, or look at the bare log anew."""
-        if not os.path.isfile(self.log_path(deployment_id)):
+        try:
+            record = self._read(deployment_id)
+        except FileNotFoundError:
             self._forget(deployment_id)
             return
-        try:
-            record = read_record(self._path(deployment_id, ".json"))
-        except FileNotFoundError:
-            record = self._bare(deployment_id)
-        except (OSError, ValueError) as error:
-            record = self._bare(deployment_id)
-            record.error = f"its record {deployment_id}.json can't be read: {error}"
         if record.request is not None and not record.state.is_final:
             self._check_alive_soon(deployment_id)
         if deployment_id in self._records and self._records[deployment_id] is None:
             self._records[deployment_id] = record  # read for the first time: nothing has changed
         elif record != self._records.get(deployment_id):
             self.add(record)
+
+    def _read(self, deployment_id: str) -> Record:
+        """Raises FileNotFoundError if there is no log, or it goes while we look."""
+        if not os.path.isfile(self.log_path(deployment_id)):
+            raise FileNotFoundError(self.log_path(deployment_id))
+        try:
+            return read_record(self._path(deployment_id, ".json"))
+        except FileNotFoundError:
+            return self._bare(deployment_id)
+        except (OSError, ValueError) as error:
+            record = self._bare(deployment_id)
+            record.error = f"its record {deployment_id}.json can't be read: {error}"
+            return record
 
     def _forget(self, deployment_id: str) -> None:
         self._records.pop(deployment_id, None)

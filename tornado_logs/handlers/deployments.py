@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from tornado.httputil import HTTPInputError, parse_body_arguments
@@ -187,11 +186,8 @@ class StopHandler(BaseHandler):
         if self.wants(JSON, HTML) == HTML:
             self.redirect(f"/deployments/{record.id}", status=303)
         else:
-            self.write_json(self.summary_of(record.id), 202)
-
-    def summary_of(self, deployment_id: str) -> Mapping[str, Any]:
-        """The record as it is by now."""
-        return self.services.deployments.summary(self.record(deployment_id))
+            by_now = self.record(record.id)
+            self.write_json(self.services.deployments.summary(by_now), 202)
 
 
 _EXAMPLE = '{"command": "make deploy"}'
