@@ -1,7 +1,9 @@
 """The sources that a server offers: its config's sections, checked against their types.
 
-catalog = Catalog(config, Registry())
-record, source_class = catalog.prepare("shell", {"command": "make deploy"})
+    catalog = Catalog(config, Registry())
+    record, source_class = catalog.prepare("shell", {"command": "make deploy"})
+
+The record is complete but for its id, which `Launcher.launch` gives it.
 """
 
 from __future__ import annotations

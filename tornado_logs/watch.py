@@ -1,6 +1,8 @@
 """Tells which files of one folder have changed: by inotify, or by looking again and again.
 
-watch = FolderWatch("data", on_change)    # on the event loop: on_change(Changes) from now on
+    watch = FolderWatch("data", on_change)
+
+Call it on the event loop; from then on it calls `on_change` with `Changes`.
 """
 
 from __future__ import annotations
