@@ -33,6 +33,8 @@ _SLICE = 256
 _PAUSE = 0.8
 """The pause between two pushes, as a part of the time that a push took."""
 
+Send = Callable[[bytes], int]
+"""A socket's own `send`."""
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -166,7 +168,10 @@ class Viewer:
 
 
 class _Edge:
-    """The viewers of one log and framing that have everything up to `offset`."""
+    """The viewers of one log and framing that have everything up to `offset`.
+
+    While a viewer is a member, `offset` is its position, and its `send` all that a push touches.
+    """
 
     def __init__(
         self,
@@ -180,7 +185,8 @@ class _Edge:
         self._cuts = position.cuts
         self.offset = position.offset
         self._partials = position.partials
-        self._members: dict[Viewer, None] = {}
+        self._members: dict[Send, Viewer] = {}
+        self._ahead: set[Viewer] = set()  # they came with more than was pushed, and wait for it
         self._loop = asyncio.get_running_loop()
         self._steps: Iterator[None] | None = None
         self._again = False
@@ -205,18 +211,26 @@ class _Edge:
     def join(self, viewer: Viewer) -> None:
         """A viewer that is at the edge. It has what a push is just handing to others, too."""
         viewer.edge = self
-        self._members[viewer] = None
+        if viewer.position.offset == self.offset:
+            self._members[viewer.send] = viewer
+        else:
+            self._ahead.add(viewer)
 
     def leave(self, viewer: Viewer) -> None:
         """The viewer has gone, or catches up by itself."""
         viewer.edge = None
-        self._members.pop(viewer, None)
-        if not self._members:
+        if self._members.pop(viewer.send, None) is None:
+            self._ahead.discard(viewer)
+        if self._is_empty:
             self._unlisten()
             self._ping.cancel()
             if self._timer is not None:
                 self._timer.cancel()
             self._on_empty()
+
+    @property
+    def _is_empty(self) -> bool:
+        return not self._members and not self._ahead
 
     def wake(self) -> None:
         """Something may have happened: push, unless that is under way or planned."""
@@ -250,7 +264,7 @@ class _Edge:
             self._loop.call_soon(self._step)
             return
         self._next_at = now + self._spent_seconds * _PAUSE
-        if self._again and self._members:
+        if self._again and not self._is_empty:
             self.wake()
 
     def _push(self) -> Iterator[None]:
@@ -259,62 +273,79 @@ class _Edge:
         What is added meanwhile waits for the next push, or there would never be a pause.
         """
         goal = self._follower.size
-        while self._members and self._cuts == self._follower.cuts:
+        while not self._is_empty and self._cuts == self._follower.cuts:
             try:
                 is_behind = self.offset < goal
                 chunk = self._follower.chunk_now(self.offset, self._framing) if is_behind else None
             except (LineTooLongError, OSError):
                 break
             if chunk is not None:
-                start, self.offset = self.offset, chunk.end
-                yield from self._send(frame(chunk.data), start, chunk.end)
+                yield from self._advance(frame(chunk.data), chunk.end)
             elif self._follower.has_ended:
                 break
             else:
                 yield from self._push_partial()
                 return
-        for viewer in tuple(self._members):
+        for viewer in tuple(self._members.values()):
+            viewer.position.offset = self.offset
+            self._set_free(viewer)
+        for viewer in tuple(self._ahead):
             self._set_free(viewer)
 
     def _push_partial(self) -> Iterator[None]:
         if self._partials is None:
             return
         if data := self._follower.partial(self.offset, self._partials):
-            yield from self._send(frame(data), self.offset, self.offset)
+            yield from self._send(frame(data), self.offset)
         seconds = self._partials.seconds_to_wait()
         if seconds is not None and self._partial_timer is None:
             self._partial_timer = self._loop.call_later(seconds, self._on_partial_due)
 
     def _on_partial_due(self) -> None:
         self._partial_timer = None
-        if self._members:
+        if not self._is_empty:
             self.wake()
 
-    def _send(self, data: bytes, start: int, end: int) -> Iterator[None]:
-        """Send `data`, which leads from offset `start` to `end`, to all that are at `start`."""
+    def _advance(self, data: bytes, end: int) -> Iterator[None]:
+        """Send the next block, which leads to offset `end`."""
+        self.offset = end
+        yield from self._send(data, end)
+        for viewer in tuple(self._ahead):
+            if viewer.position.offset == end:
+                self._ahead.discard(viewer)
+                self._members[viewer.send] = viewer
+            elif viewer.position.offset < end:  # within the block: it reads the rest for itself
+                self._set_free(viewer)
+
+    def _send(self, data: bytes, end: int) -> Iterator[None]:
+        """Send `data` to all members; whoever has had it is at offset `end`."""
         self._sent_at = self._loop.time()
-        members = tuple(self._members)
-        for first in range(0, len(members), _SLICE):
+        length = len(data)
+        sends = tuple(self._members)
+        for first in range(0, len(sends), _SLICE):
             if first:
                 yield
-            for viewer in members[first : first + _SLICE]:
-                if viewer.edge is not self:
-                    continue  # gone since
-                if viewer.position.offset != start:  # it was ahead of the edge when it joined
-                    if viewer.position.offset < end:
-                        self._set_free(viewer)
-                    continue
-                viewer.position.offset = end
+            # Little but the system call: this is where a busy server's time goes.
+            for send in sends[first : first + _SLICE]:
                 try:
-                    sent_bytes = viewer.send(data)
+                    sent_bytes = send(data)
                 except BlockingIOError:
                     sent_bytes = 0
                 except OSError:
-                    viewer.stream.close()
+                    self._close(send)
                     continue
-                if sent_bytes < len(data):
-                    self.leave(viewer)
-                    viewer.catch_up(memoryview(data)[sent_bytes:], framed=True)
+                if sent_bytes != length:
+                    self._fall_behind(send, memoryview(data)[sent_bytes:], end)
+
+    def _close(self, send: Send) -> None:
+        if viewer := self._members.get(send):  # else it has gone since
+            viewer.stream.close()
+
+    def _fall_behind(self, send: Send, rest: memoryview, end: int) -> None:
+        viewer = self._members[send]
+        viewer.position.offset = end
+        self.leave(viewer)
+        viewer.catch_up(rest, framed=True)
 
     def _set_free(self, viewer: Viewer) -> None:
         self.leave(viewer)
@@ -324,8 +355,8 @@ class _Edge:
         if self._sent_at + self._ping_seconds <= self._loop.time():
             if self._steps is None and self._framing is not Framing.RAW:
                 self._spent_seconds = 0.0
-                self._steps = self._send(frame(sse.HEARTBEAT), self.offset, self.offset)
+                self._steps = self._send(frame(sse.HEARTBEAT), self.offset)
                 self._step()
             self._sent_at = self._loop.time()
-        if self._members:
+        if not self._is_empty:
             self._ping = self._loop.call_at(self._sent_at + self._ping_seconds, self._on_ping)
