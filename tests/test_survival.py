@@ -83,7 +83,7 @@ def test_servers_killed_at_any_moment_of_a_start_leave_no_deployment_in_doubt(
     server: Server,
 ) -> None:
     moments = random.Random(20261122)
-    for _ in range(12):
+    for _ in range(16):
         before = {path.stem for path in server.data_dir.glob("*.log")}
         posting = threading.Thread(target=post_quietly, args=(server,))
         posting.start()

@@ -102,24 +102,22 @@ class Launcher:
         """Give the record its id, write it, and start its capture process. Raises LaunchError."""
         record.id = new_id()
         record.created_at = timestamp()
+        # It becomes a log only with its record and its lock, so whatever kills the server, and
+        # whoever looks meanwhile: no log of ours is taken for a bare one, or for a lost one.
+        new_log = self._path(record.id, ".log.new")
         try:
-            log_fd = os.open(
-                self._path(record.id, ".log"),
-                os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND,
-                0o666,
-            )
+            log_fd = os.open(new_log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         except OSError as error:
             raise LaunchError(
                 f"cannot create a log in {self._data_dir}: {error.strerror}"
             ) from error
         try:
-            # The lock is taken here and travels with the descriptor, so at no moment is there a
-            # deployment that waits for its capture process and looks as if it had lost it.
-            hold(log_fd)
+            hold(log_fd)  # the lock travels with the descriptor
             write_record(self._path(record.id, ".json"), record)
+            os.rename(new_log, self._path(record.id, ".log"))
             self._request(CaptureRequest(self._data_dir, record.id, source_class), log_fd)
         except OSError as error:
-            for suffix in (".log", ".json"):
+            for suffix in (".log.new", ".log", ".json"):
                 with contextlib.suppress(OSError):
                     os.unlink(self._path(record.id, suffix))
             raise LaunchError(f"cannot start a deployment: {error.strerror or error}") from error
