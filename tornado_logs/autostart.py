@@ -33,10 +33,16 @@ class Autostart:
         self._rescan_seconds = rescan_seconds
         self._started: dict[str, str] = {}  # what a change stands for -> the deployment's id
         self._task: asyncio.Task[None] | None = None
+        self.enabled = True
+        self.since: str | None = None
 
     def start(self) -> None:
-        """Begin, if there is anything to start."""
-        if self._catalog.autostarted():
+        """Begin, if there is anything to start.
+
+        `enabled`: whether this process is the one that starts them. `since`: since when the server
+        runs, where this process may not be its first.
+        """
+        if self.enabled and self._catalog.autostarted():
             self._task = asyncio.create_task(self._run())
 
     def close(self) -> None:
@@ -68,8 +74,8 @@ class Autostart:
         key = f"{name} {sorted(change.items())}"
         if self._is_done(key) or self._is_in_data_dir(change):
             return
-        if running := self._find_running(name, change):
-            self._started[key] = running.id
+        if known := self._find(name, change):
+            self._started[key] = known.id
             return
         self._started[key] = ""
         request = dict(change) if first else self._catalog.discovered(name, change)
@@ -96,13 +102,16 @@ class Autostart:
             for value in change.values()
         )
 
-    def _find_running(self, name: str, change: Mapping[str, Any]) -> Record | None:
+    def _find(self, name: str, change: Mapping[str, Any]) -> Record | None:
+        """What runs of it already, or what a worker before this one has started."""
+        started = self._deployments.created_since(self.since) if self.since else ()
         found = (
             record
-            for record in self._deployments.running()
+            for record in (*self._deployments.running(), *started)
             if record.source == name
             and all(record.settings.get(key) == value for key, value in change.items())
             # Its record may say so still, after the machine went down with all of them.
-            and is_held(self._deployments.log_path(record.id))
+            and (record.state.is_final or is_held(self._deployments.log_path(record.id)))
+            and record.state is not State.LOST
         )
         return next(found, None)

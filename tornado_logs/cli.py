@@ -19,7 +19,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 from tornado.httpserver import HTTPServer
@@ -29,7 +30,9 @@ from tornado.netutil import bind_sockets
 from tornado_logs import __version__
 from tornado_logs.app import Services, make_app
 from tornado_logs.config import Config, ConfigError, read_config
+from tornado_logs.deployment import timestamp
 from tornado_logs.registry import RegistryError
+from tornado_logs.workers import Supervisor, Worker, bind_workers
 
 EXIT_USAGE = 100
 EXIT_SYSTEM = 111
@@ -56,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", metavar="HOST", help="the loopback address or name to listen on")
     serve.add_argument("--port", metavar="N", type=int, help="the port; 0: any free one")
     serve.add_argument("--data-dir", metavar="DIR", help="the folder for logs and records")
+    serve.add_argument("--workers", metavar="N", type=int, help="how many processes serve; 1")
     return parser
 
 
@@ -63,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     args = _parser().parse_args(argv)
     try:
-        flags = {"host": args.host, "port": args.port, "data_dir": args.data_dir}
+        names = ("host", "port", "data_dir", "workers")
+        flags = {name: getattr(args, name) for name in names}
         config = read_config(args.config, os.environ, flags)
         check_host(config.host)
         services = Services(config)
@@ -71,11 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tornado-logs: {error}", file=sys.stderr)
         return EXIT_USAGE
     try:
-        asyncio.run(_serve(config, services))
+        return _serve(config, services)
     except SystemRefusalError as error:
         print(f"tornado-logs: {error}", file=sys.stderr)
         return EXIT_SYSTEM
-    return 0
 
 
 def check_host(host: str) -> None:
@@ -90,14 +94,48 @@ def check_host(host: str) -> None:
         )
 
 
-async def _serve(config: Config, services: Services) -> None:
+def _serve(config: Config, services: Services) -> int:
     check_data_dir(config.data_dir)
-    sockets = _bind(config)
     enable_pretty_logging()
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
+    if config.workers == 1:
+        sockets = _bind(config)
+        asyncio.run(_serve_requests(services, sockets, partial(_tell, config, sockets)))
+        return 0
+    shared = bind_workers(partial(_bind, config), config.workers)
+    serve = partial(_run_worker, services, timestamp())
+    return Supervisor(shared, serve, partial(_tell, config, shared[0])).run()
+
+
+def _tell(config: Config, sockets: Sequence[socket.socket]) -> None:
+    print(f"tornado-logs {__version__} at {_url(config.host, sockets)}", flush=True)
+
+
+def _run_worker(services: Services, served_since: str, worker: Worker) -> int:
+    """In a process of its own. The first worker alone starts what is to be started by itself."""
+    services.autostart.since = served_since
+    services.autostart.enabled = worker.number == 0
+    try:
+        asyncio.run(_serve_requests(services, worker.sockets, worker.tell_ready, worker.life_fd))
+    except SystemRefusalError as error:
+        print(f"tornado-logs: {error}", file=sys.stderr)
+        return EXIT_SYSTEM
+    return 0
+
+
+async def _serve_requests(
+    services: Services,
+    sockets: Sequence[socket.socket],
+    on_ready: Callable[[], None],
+    life_fd: int | None = None,
+) -> None:
+    """Until TERM or INT, or until `life_fd` becomes readable."""
     stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stopped.set)
+    if life_fd is not None:
+        loop.add_reader(life_fd, stopped.set)
     services.start()
     # After the fork server has started: commands shall get the limit that this shell had.
     _raise_descriptor_limit()
@@ -107,8 +145,10 @@ async def _serve(config: Config, services: Services) -> None:
         max_header_size=65536,
     )
     server.add_sockets(sockets)
-    print(f"tornado-logs {__version__} at {_url(config.host, sockets)}", flush=True)
+    on_ready()
     await stopped.wait()
+    if life_fd is not None:
+        loop.remove_reader(life_fd)
     server.stop()
     services.close()
     await server.close_all_connections()
@@ -127,16 +167,17 @@ def check_data_dir(data_dir: str) -> None:
         ) from error
 
 
-def _bind(config: Config) -> list[socket.socket]:
+def _bind(config: Config, port: int | None = None, reuse_port: bool = False) -> list[socket.socket]:
+    port = config.port if port is None else port
     try:
-        return bind_sockets(config.port, config.host, backlog=1024)
+        return bind_sockets(port, config.host, backlog=1024, reuse_port=reuse_port)
     except (OSError, OverflowError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         hint = ""
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             reason, hint = "the port is taken", "; name another with --port, or 0 for any free one"
         raise SystemRefusalError(
-            f"cannot listen on {config.host}:{config.port}: {reason}{hint}"
+            f"cannot listen on {config.host}:{port}: {reason}{hint}"
         ) from error
 
 

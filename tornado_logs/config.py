@@ -37,6 +37,14 @@ SETTINGS: tuple[Option, ...] = (
     ),
     Option("data_dir", str, "data", "The folder that keeps logs and records."),
     Option(
+        "workers",
+        int,
+        1,
+        "How many processes serve; one for each core lets more people watch.",
+        minimum=1,
+        maximum=64,
+    ),
+    Option(
         "ping_seconds",
         float,
         15.0,
@@ -117,6 +125,7 @@ class Config:
     host: str = "localhost"
     port: int = 5000
     data_dir: str = "data"
+    workers: int = 1
     ping_seconds: float = 15.0
     retry_ms: int = 1000
     max_line_bytes: int = 65536

@@ -135,6 +135,13 @@ class Deployments:
         """All whose records were read and say that they have not ended."""
         return [record for record in self._records.values() if record and not record.state.is_final]
 
+    def created_since(self, timestamp: str) -> list[Record]:
+        """All that were created at or after this time."""
+        second = timestamp[:19]  # all that an id tells
+        newer = self._oldest_first[bisect_left(self._oldest_first, (second, "")) :]
+        found = (self.get(name) for _, name in newer)
+        return [record for record in found if record and record.created_at >= timestamp]
+
     async def page(
         self, limit: int, before: str | None, matches: Callable[[Record], bool]
     ) -> tuple[list[Record], str | None]:
