@@ -2,24 +2,26 @@
 
 A viewer whose connection can be taken from its handler (HTTP/1.1 without TLS) is a `Viewer`: a
 position and an IOStream, without request, handler or task. It catches up block by block, by
-`await stream.write()`. Once it has everything, it joins the log's live edge and waits there at no
-cost. When the log grows, the edge encodes and frames what is new once, and passes it to each
-socket with a plain `send`: some 14 µs for a viewer, nearly all of them the kernel's. A socket that
-doesn't take all of it has fallen behind: the rest goes by its IOStream, and the viewer catches up
-again from its own offset. Whoever can't be a Viewer is served by `handlers.streaming` alone.
+`await stream.write()`. Once it has everything, it joins a group of viewers at the log's live edge
+and waits there at no cost. When the log grows, each group in its turn encodes and frames what is
+new once, and passes it to each socket with a plain `send`: some 14 µs for a viewer, nearly all of
+them the kernel's. A socket that doesn't take all of it has fallen behind: the rest goes by its
+IOStream, and the viewer catches up again from its own offset. Whoever can't be a Viewer is served
+by `handlers.streaming` alone.
 
-Batching outweighs everything else. One push may follow the other at once while there are few
-viewers; with many, a push is followed by a pause in proportion to what it took, so that other work
-has its turn, and lines that come meanwhile travel together.
+Batching outweighs everything else, so turns are paced: as long as little is to be sent, all of it
+goes at once; under load a turn is followed by a pause in proportion to what it took, so that lines
+that come meanwhile travel together and other work goes on. A group reads the log when its turn
+comes: the last one of ten thousand viewers gets lines as fresh as the first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from tornado.iostream import IOStream, StreamClosedError
 
@@ -27,11 +29,14 @@ from tornado_logs import sse
 from tornado_logs.follower import Follower, Framing, Position
 from tornado_logs.journal import LineTooLongError
 
-_SLICE = 256
-"""How many viewers get a piece before others have their turn on the event loop: some 4 ms."""
+_GROUP_VIEWERS = 256
+"""How many viewers get a block before others have their turn on the event loop: some 4 ms."""
 
-_PAUSE = 0.8
-"""The pause between two pushes, as a part of the time that a push took."""
+_PAUSE = 1.2
+"""Under load, the pause after a turn as a part of the time that the turn took."""
+
+_BURST_SECONDS = 0.1
+"""Pauses that were not needed while there was nothing to send count, up to so many seconds."""
 
 Send = Callable[[bytes], int]
 """A socket's own `send`."""
@@ -51,7 +56,8 @@ class Live:
 
     def __init__(self, ping_seconds: float) -> None:
         self._ping_seconds = ping_seconds
-        self._edges: dict[tuple[int, Framing, bool], _Edge] = {}
+        self._turns = _Turns()
+        self._groups: dict[_Kind, list[_Group]] = {}
         self._viewers: set[Viewer] = set()
 
     def take(
@@ -62,19 +68,26 @@ class Live:
         self._viewers.add(viewer)
         viewer.catch_up(follower.preamble(position))
 
-    def edge_of(self, viewer: Viewer) -> _Edge | None:
-        """The edge that the viewer is to join, if there is one yet."""
-        return self._edges.get(_edge_key(viewer))
+    def group_for(self, viewer: Viewer) -> _Group | None:
+        """The group that the viewer is to join, if there is one with room for it."""
+        groups = self._groups.get(_kind(viewer), ())
+        return next((group for group in groups if group.has_room_for(viewer)), None)
 
     def join(self, viewer: Viewer) -> None:
-        """The viewer is where the edge is; without an edge, it has all that there is."""
-        key = _edge_key(viewer)
-        edge = self._edges.get(key)
-        if edge is None:
-            on_empty = partial(self._edges.pop, key, None)
-            edge = _Edge(viewer.follower, viewer.position, self._ping_seconds, on_empty)
-            self._edges[key] = edge
-        edge.join(viewer)
+        """The viewer is where its group is; without a group, it has all that there is."""
+        group = self.group_for(viewer)
+        if group is None:
+            kind = _kind(viewer)
+            groups = self._groups.setdefault(kind, [])
+            group = _Group(viewer, self._turns, self._ping_seconds, partial(self._drop, kind))
+            groups.append(group)
+        group.join(viewer)
+
+    def _drop(self, kind: _Kind, group: _Group) -> None:
+        groups = self._groups[kind]
+        groups.remove(group)
+        if not groups:
+            del self._groups[kind]
 
     def forget(self, viewer: Viewer) -> None:
         """The viewer has gone."""
@@ -86,15 +99,55 @@ class Live:
             viewer.stream.close()
 
 
-def _edge_key(viewer: Viewer) -> tuple[int, Framing, bool]:
+_Kind = tuple[int, Framing, bool]
+"""Which viewers can be in one group: by follower, framing, and whether they want partial lines."""
+
+
+def _kind(viewer: Viewer) -> _Kind:
     position = viewer.position
     return id(viewer.follower), position.framing, position.partials is not None
+
+
+class _Turns:
+    """Gives groups that have something to send their turns, one after the other, and the pauses."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Group] = deque()
+        self._planned = False
+        self._paid_until = 0.0  # each turn costs its own time and its pause; idle time pays for it
+
+    def ask(self, group: _Group) -> None:
+        """A turn for this group; it must not be waiting for one already."""
+        self._waiting.append(group)
+        if not self._planned:
+            self._plan()
+
+    def _plan(self) -> None:
+        self._planned = True
+        loop = asyncio.get_running_loop()
+        if self._paid_until <= loop.time():
+            loop.call_soon(self._turn)  # after what else there is to do
+        else:
+            loop.call_at(self._paid_until, self._turn)
+
+    def _turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            self._waiting.popleft().take_turn()
+        finally:
+            now = loop.time()
+            paid_until = max(self._paid_until, now - _BURST_SECONDS)
+            self._paid_until = paid_until + (now - began) * (1 + _PAUSE)
+            self._planned = False
+            if self._waiting:
+                self._plan()
 
 
 class Viewer:
     """A connection that was taken from its handler, and where it is in its log."""
 
-    __slots__ = ("_live", "_on_gone", "_task", "edge", "follower", "position", "send", "stream")
+    __slots__ = ("_live", "_on_gone", "_task", "follower", "group", "position", "send", "stream")
 
     def __init__(
         self,
@@ -107,7 +160,7 @@ class Viewer:
         self._live = live
         self._on_gone = on_gone
         self._task: asyncio.Task[None] | None = None
-        self.edge: _Edge | None = None
+        self.group: _Group | None = None
         self.follower = follower
         self.position = position
         self.stream = stream
@@ -143,74 +196,73 @@ class Viewer:
             self._task = None
 
     async def _next(self) -> bytes | None:
-        """What to send next; None where the viewer can join the edge, and after the end."""
+        """What to send next; None where the viewer can join a group, and after the end."""
         while not self.position.done:
-            edge = self._live.edge_of(self)
-            if edge is not None and edge.is_at(self.position):
+            # Not beyond the group, whose turn may take a moment to come: whoever is ahead of it
+            # may find itself within the block that it sends next.
+            group = self._live.group_for(self)
+            limit = None if group is None else group.offset
+            if limit is not None and limit <= self.position.offset:
                 return None
-            # Not beyond the edge, which may hold back what is new for a moment: whoever is ahead of
-            # it may find itself within the next push.
-            limit = edge.limit(self.position) if edge is not None else None
             data = await self.follower.next(self.position, limit)
-            partials = self.position.partials
-            if data is not None or partials is None or partials.seconds_to_wait() is None:
+            if data is not None:
                 return data
-            await self.follower.wait(self.position)
+            partials = self.position.partials
+            if partials is not None and partials.seconds_to_wait() is not None:
+                await self.follower.wait(self.position)
+            elif self._live.group_for(self) is None:
+                return None  # it is the first here
         return None
 
     def _on_close(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        if self.edge is not None:
-            self.edge.leave(self)
+        if self.group is not None:
+            self.group.leave(self)
         self._live.forget(self)
         self._on_gone()
 
 
-class _Edge:
-    """The viewers of one log and framing that have everything up to `offset`.
+class _Group:
+    """Viewers of one log and framing that have everything up to `offset`.
 
-    While a viewer is a member, `offset` is its position, and its `send` all that a push touches.
+    While a viewer is a member, `offset` is its position, and its `send` all that a turn touches.
     """
 
     def __init__(
         self,
-        follower: Follower,
-        position: Position,
+        viewer: Viewer,
+        turns: _Turns,
         ping_seconds: float,
-        on_empty: Callable[[], Any],
+        on_empty: Callable[[_Group], None],
     ) -> None:
-        self._follower = follower
-        self._framing = position.framing
-        self._cuts = position.cuts
-        self.offset = position.offset
-        self._partials = position.partials
+        """A group for this viewer, which joins it next, and others like it."""
+        self._follower = viewer.follower
+        self._framing = viewer.position.framing
+        self._cuts = viewer.position.cuts
+        self._partials = viewer.position.partials
+        self.offset = viewer.position.offset
         self._members: dict[Send, Viewer] = {}
-        self._ahead: set[Viewer] = set()  # they came with more than was pushed, and wait for it
+        self._ahead: set[Viewer] = set()  # they came with more than was sent, and wait for it
+        self._turns = turns
+        self._is_waiting = False
         self._loop = asyncio.get_running_loop()
-        self._steps: Iterator[None] | None = None
-        self._again = False
-        self._spent_seconds = 0.0
-        self._timer: asyncio.TimerHandle | None = None
         self._partial_timer: asyncio.TimerHandle | None = None
-        self._next_at = 0.0
         self._ping_seconds = ping_seconds
         self._ping = self._loop.call_later(ping_seconds, self._on_ping)
+        self._ping_due = False
         self._sent_at = self._loop.time()
-        self._unlisten = follower.listen(self.wake)
+        self._unlisten = self._follower.listen(self.wake)
         self._on_empty = on_empty
 
-    def is_at(self, position: Position) -> bool:
-        """Whether a viewer there can join: it has all that has been pushed."""
-        return position.offset >= self.offset and position.cuts == self._cuts
-
-    def limit(self, position: Position) -> int | None:
-        """Up to where a viewer that isn't there yet reads for itself."""
-        return self.offset if position.cuts == self._cuts else None
+    def has_room_for(self, viewer: Viewer) -> bool:
+        """Whether one more viewer may join, once it is here."""
+        is_full = len(self._members) + len(self._ahead) >= _GROUP_VIEWERS
+        return not is_full and viewer.position.cuts == self._cuts
 
     def join(self, viewer: Viewer) -> None:
-        """A viewer that is at the edge. It has what a push is just handing to others, too."""
-        viewer.edge = self
+        """A viewer that has all that the group has, or more."""
+        viewer.group = self
         if viewer.position.offset == self.offset:
             self._members[viewer.send] = viewer
         else:
@@ -218,132 +270,79 @@ class _Edge:
 
     def leave(self, viewer: Viewer) -> None:
         """The viewer has gone, or catches up by itself."""
-        viewer.edge = None
+        viewer.group = None
         if self._members.pop(viewer.send, None) is None:
             self._ahead.discard(viewer)
         if self._is_empty:
             self._unlisten()
             self._ping.cancel()
-            if self._timer is not None:
-                self._timer.cancel()
-            self._on_empty()
+            if self._partial_timer is not None:
+                self._partial_timer.cancel()
+            self._on_empty(self)
 
     @property
     def _is_empty(self) -> bool:
         return not self._members and not self._ahead
 
     def wake(self) -> None:
-        """Something may have happened: push, unless that is under way or planned."""
-        if self._steps is not None:
-            self._again = True
-        elif self._timer is None:
-            delay = self._next_at - self._loop.time()
-            if delay > 0:
-                self._timer = self._loop.call_later(delay, self._begin)
-            else:
-                self._begin()
+        """Something may have happened: it is seen to when the group's turn comes."""
+        if not self._is_waiting:
+            self._is_waiting = True
+            self._turns.ask(self)
 
-    def _begin(self) -> None:
-        self._timer = None
-        self._again = False
-        self._spent_seconds = 0.0
-        self._steps = self._push()
-        self._step()
-
-    def _step(self) -> None:
-        """One slice of a push, then others' turn."""
-        assert self._steps is not None
-        began = self._loop.time()
+    def take_turn(self) -> None:
+        """Send the next block to all; what can't be sent to all, each viewer finds by itself."""
+        self._is_waiting = False
+        if self._is_empty:
+            return
+        if self._cuts != self._follower.cuts:
+            self._dissolve()
+            return
         try:
-            next(self._steps)
-        except StopIteration:
-            self._steps = None
-        now = self._loop.time()
-        self._spent_seconds += now - began
-        if self._steps is not None:
-            self._loop.call_soon(self._step)
+            is_behind = self.offset < self._follower.size
+            chunk = self._follower.chunk_now(self.offset, self._framing) if is_behind else None
+        except (LineTooLongError, OSError):
+            self._dissolve()
             return
-        self._next_at = now + self._spent_seconds * _PAUSE
-        if self._again and not self._is_empty:
-            self.wake()
+        if chunk is not None:
+            self._advance(frame(chunk.data), chunk.end)
+        elif self._follower.has_ended:
+            self._dissolve()
+        else:
+            self._send_partial()
+            self._send_ping()
 
-    def _push(self) -> Iterator[None]:
-        """Send what is new to all; what can't be pushed, each viewer finds by itself.
-
-        What is added meanwhile waits for the next push, or there would never be a pause.
-        """
-        goal = self._follower.size
-        while not self._is_empty and self._cuts == self._follower.cuts:
-            try:
-                is_behind = self.offset < goal
-                chunk = self._follower.chunk_now(self.offset, self._framing) if is_behind else None
-            except (LineTooLongError, OSError):
-                break
-            if chunk is not None:
-                yield from self._advance(frame(chunk.data), chunk.end)
-            elif self._follower.has_ended:
-                break
-            else:
-                yield from self._push_partial()
-                return
-        for viewer in tuple(self._members.values()):
-            viewer.position.offset = self.offset
-            self._set_free(viewer)
-        for viewer in tuple(self._ahead):
-            self._set_free(viewer)
-
-    def _push_partial(self) -> Iterator[None]:
-        if self._partials is None:
-            return
-        if data := self._follower.partial(self.offset, self._partials):
-            yield from self._send(frame(data), self.offset)
-        seconds = self._partials.seconds_to_wait()
-        if seconds is not None and self._partial_timer is None:
-            self._partial_timer = self._loop.call_later(seconds, self._on_partial_due)
-
-    def _on_partial_due(self) -> None:
-        self._partial_timer = None
-        if not self._is_empty:
-            self.wake()
-
-    def _advance(self, data: bytes, end: int) -> Iterator[None]:
-        """Send the next block, which leads to offset `end`."""
+    def _advance(self, data: bytes, end: int) -> None:
         self.offset = end
-        yield from self._send(data, end)
+        self._send(data)
         for viewer in tuple(self._ahead):
             if viewer.position.offset == end:
                 self._ahead.discard(viewer)
                 self._members[viewer.send] = viewer
             elif viewer.position.offset < end:  # within the block: it reads the rest for itself
                 self._set_free(viewer)
+        if not self._is_empty and (self.offset < self._follower.size or self._follower.has_ended):
+            self.wake()
 
-    def _send(self, data: bytes, end: int) -> Iterator[None]:
-        """Send `data` to all members; whoever has had it is at offset `end`."""
+    def _send(self, data: bytes) -> None:
+        """Send `data`, after which they are at `offset`, to all members."""
         self._sent_at = self._loop.time()
+        self._ping_due = False
         length = len(data)
-        sends = tuple(self._members)
-        for first in range(0, len(sends), _SLICE):
-            if first:
-                yield
+        for send in tuple(self._members):
             # Little but the system call: this is where a busy server's time goes.
-            for send in sends[first : first + _SLICE]:
-                try:
-                    sent_bytes = send(data)
-                except BlockingIOError:
-                    sent_bytes = 0
-                except OSError:
-                    self._close(send)
-                    continue
-                if sent_bytes != length:
-                    self._fall_behind(send, memoryview(data)[sent_bytes:], end)
+            try:
+                sent_bytes = send(data)
+            except BlockingIOError:
+                sent_bytes = 0
+            except OSError:
+                self._members[send].stream.close()
+                continue
+            if sent_bytes != length:
+                self._fall_behind(self._members[send], memoryview(data)[sent_bytes:])
 
-    def _close(self, send: Send) -> None:
-        if viewer := self._members.get(send):  # else it has gone since
-            viewer.stream.close()
-
-    def _fall_behind(self, send: Send, rest: memoryview, end: int) -> None:
-        viewer = self._members[send]
-        viewer.position.offset = end
+    def _fall_behind(self, viewer: Viewer, rest: memoryview) -> None:
+        viewer.position.offset = self.offset
         self.leave(viewer)
         viewer.catch_up(rest, framed=True)
 
@@ -351,12 +350,35 @@ class _Edge:
         self.leave(viewer)
         viewer.catch_up()
 
+    def _dissolve(self) -> None:
+        for viewer in tuple(self._members.values()):
+            viewer.position.offset = self.offset
+            self._set_free(viewer)
+        for viewer in tuple(self._ahead):
+            self._set_free(viewer)
+
+    def _send_partial(self) -> None:
+        if self._partials is None:
+            return
+        if data := self._follower.partial(self.offset, self._partials):
+            self._send(frame(data))
+        seconds = self._partials.seconds_to_wait()
+        if seconds is not None and self._partial_timer is None:
+            self._partial_timer = self._loop.call_later(seconds, self._on_partial_due)
+
+    def _on_partial_due(self) -> None:
+        self._partial_timer = None
+        self.wake()
+
+    def _send_ping(self) -> None:
+        if self._ping_due:
+            self._send(frame(sse.HEARTBEAT))
+
     def _on_ping(self) -> None:
-        if self._sent_at + self._ping_seconds <= self._loop.time():
-            if self._steps is None and self._framing is not Framing.RAW:
-                self._spent_seconds = 0.0
-                self._steps = self._send(frame(sse.HEARTBEAT), self.offset)
-                self._step()
-            self._sent_at = self._loop.time()
-        if not self._is_empty:
-            self._ping = self._loop.call_at(self._sent_at + self._ping_seconds, self._on_ping)
+        due_at = self._sent_at + self._ping_seconds
+        if due_at <= self._loop.time():
+            due_at = self._loop.time() + self._ping_seconds
+            if self._framing is not Framing.RAW:
+                self._ping_due = True
+                self.wake()
+        self._ping = self._loop.call_at(due_at, self._on_ping)
