@@ -34,8 +34,9 @@ format: $(VENV)/.test ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.test ## measure: a line for each benchmark
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.run ## measure everything; 20 minutes (ARGS="--quick", ARGS="latency mixed")
+	$(BIN)/pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove what the commands above have made; data/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -3,12 +3,15 @@
 A command prints by pipe: once captured as a deployment (timed by its record), once without us into
 a file of the same file system, in turns. With `fold` the command itself is the slowest part and
 writes that file by itself; `cat` of a file in memory shows what the capture can take, and is
-compared with another `cat` at the pipe's other end. Both ways must give the same bytes.
+compared with another `cat` at the pipe's other end. By terminal, it is compared with `script` of
+util-linux. Both ways must give the same bytes. At last, 1,000 deployments at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import os
 import shlex
 import subprocess
 import tempfile
@@ -16,22 +19,39 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import BinaryIO
 
 from benchmarks.common import (
     MB,
     BenchmarkError,
     Server,
-    file_hash,
     memory_bytes,
     seconds_between,
     shared_memory_dir,
     write_lines,
 )
+from benchmarks.results import Report, parser
+from benchmarks.system import cpu_seconds, program, proportional_bytes, resident_bytes
 
-TARGET = "target: 500 MB/s in under 30 MB"
+TARGET_RATIO = 0.8
+TARGET_PEAK_MB = 30.0
 _FOLD = "head -c 1G /dev/zero | tr '\\0' x | fold -w 99"
 _CAT_BYTES = 1000 * MB
+_TTY_BYTES = 100 * MB
 _SETTLE_SECONDS = 1.0
+_AT_ONCE = 1000
+_END_SECONDS = 60.0
+_PRINTER = "n=0; while [ ! -e {end} ]; do echo line $n; n=$((n + 1)); sleep 1; done; echo $n lines"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A command, and the shell's way to have its output in the file `$OUT` without us."""
+
+    name: str
+    command: str
+    direct: str
+    tty: bool = False
 
 
 @dataclass(slots=True)
@@ -42,36 +62,44 @@ class Figures:
     direct: list[float] = field(default_factory=list)
     peak_bytes: int = 0
 
+    @property
+    def ratio(self) -> float:
+        """How fast the capture is, as a share of the way without us."""
+        return median(self.captured) / median(self.direct)
+
     def __str__(self) -> str:
-        captured, direct = median(self.captured), median(self.direct)
-        return f"{captured:.0f} MB/s, {captured / direct:.2f} of the {direct:.0f} MB/s without us"
+        return f"{median(self.captured):.0f} MB/s, {self.ratio:.2f} of the rate without us"
 
 
-def measure(server: Server, command: str, direct: str, runs: int, *, tty: bool) -> Figures:
+def measure(server: Server, subject: Subject, runs: int) -> Figures:
     """Run the command in both ways, in turns, and compare what it printed."""
     figures = Figures()
     for _ in range(runs):
-        expected = _directly(direct, server.folder / "direct.log", figures)
-        _captured(server, command, expected, figures, tty=tty)
+        expected = _directly(subject, server.folder / "direct.log", figures)
+        _captured(server, subject, expected, figures)
     return figures
 
 
-def _directly(command: str, path: Path, figures: Figures) -> bytes:
+def _directly(subject: Subject, path: Path, figures: Figures) -> bytes:
     time.sleep(_SETTLE_SECONDS)
     started = time.monotonic()
-    with path.open("wb") as file:
-        subprocess.run(["/bin/sh", "-c", command], stdout=file, check=True)
-    figures.direct.append(path.stat().st_size / (time.monotonic() - started) / MB)
-    digest = file_hash(path)
+    subprocess.run(
+        ["/bin/sh", "-c", subject.direct],
+        env={"OUT": str(path), "PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    seconds = time.monotonic() - started
+    figures.direct.append(path.stat().st_size / seconds / MB)
+    digest = _digest(path)
     path.unlink()  # or the system would be busy writing it to the disk during the next run
     return digest
 
 
-def _captured(
-    server: Server, command: str, expected: bytes, figures: Figures, *, tty: bool
-) -> None:
+def _captured(server: Server, subject: Subject, expected: bytes, figures: Figures) -> None:
     time.sleep(_SETTLE_SECONDS)
-    deployment_id = server.deploy(command, tty=tty)["id"]
+    deployment_id = server.deploy(subject.command, tty=subject.tty)["id"]
     while (record := server.record(deployment_id))["state"] in ("queued", "running"):
         if record["capture_pid"]:
             peak = memory_bytes(record["capture_pid"], "VmHWM")
@@ -79,38 +107,144 @@ def _captured(
         time.sleep(0.05)
     record = server.wait_for_end(deployment_id)
     log = server.log_path(deployment_id)
-    if record["state"] != "succeeded" or file_hash(log) != expected:
+    if record["state"] != "succeeded" or _digest(log) != expected:
         raise BenchmarkError(f"the log is not what was printed: {record}")
     seconds = seconds_between(record["started_at"], record["ended_at"])
     figures.captured.append(log.stat().st_size / seconds / MB)
     server.remove(deployment_id)
 
 
-def main() -> None:
-    """Print the figures of both commands."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--producer", choices=("fold", "cat", "both"), default="both")
-    parser.add_argument("--tty", action="store_true", help="by terminal; the target is for a pipe")
-    args = parser.parse_args()
-    parts, peak_bytes = [], 0
-    with Server() as server, tempfile.TemporaryDirectory(dir=shared_memory_dir()) as folder:
-        source = Path(folder, "source.log")
-        cat = f"cat {shlex.quote(str(source))}"
-        for name, command, direct in (("cat", cat, f"{cat} | cat"), ("fold", _FOLD, _FOLD)):
-            if args.producer not in ("both", name):
-                continue
-            if name == "cat":
-                write_lines(source, _CAT_BYTES)
-            figures = measure(server, command, direct, args.runs, tty=args.tty)
-            source.unlink(missing_ok=True)
-            parts.append(f"{name} {figures}")
-            peak_bytes = max(peak_bytes, figures.peak_bytes)
-    way = "by terminal" if args.tty else "by pipe"
-    print(
-        f"capture {way}: {'; '.join(parts)}; peak memory {peak_bytes / MB:.1f} MB "
-        f"(medians of {args.runs}; {TARGET})"
+def _digest(path: Path) -> bytes:
+    """Of what was printed: without the terminal's CRs, and the lines that `script` adds."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = _without_script(file)
+        while piece := file.read(min(MB, left)):
+            left -= len(piece)
+            digest.update(piece.replace(b"\r", b""))
+    return digest.digest()
+
+
+def _without_script(file: BinaryIO) -> int:
+    """Put the file behind what `script` writes first; the bytes from there to what it adds."""
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(0, end - 500))
+    tail = file.read()
+    if (footer := tail.rfind(b"\nScript done on ")) >= 0:
+        end -= len(tail) - footer
+    file.seek(0)
+    if not file.readline(500).startswith(b"Script started on "):
+        file.seek(0)
+    return end - file.tell()
+
+
+@dataclass(slots=True)
+class Crowd:
+    """What many deployments at once have needed."""
+
+    start_seconds: float
+    capture_pss_bytes: int
+    capture_rss_bytes: int
+    server_rss_bytes: int
+    cpu_share: float  # of one processor: the server and all capture processes
+    lost_lines: int
+
+
+def measure_at_once(server: Server, count: int, seconds: float) -> Crowd:
+    """So many deployments, all printing a line a second, looked at while all of them run."""
+    end = server.folder / "end"
+    command = _PRINTER.format(end=shlex.quote(str(end)))
+    began = time.monotonic()
+    ids = [server.deploy(command, tty=False)["id"] for _ in range(count)]
+    start_seconds = time.monotonic() - began
+    pids = [_capture_pid(server, deployment_id) for deployment_id in ids]
+    before = cpu_seconds([server.pid, *pids])
+    time.sleep(seconds)
+    cpu_share = (cpu_seconds([server.pid, *pids]) - before) / seconds
+    pss, rss = proportional_bytes(pids), resident_bytes(pids)
+    server_rss = resident_bytes([server.pid])
+    end.touch()
+    lost = sum(_lost_lines(server, deployment_id) for deployment_id in ids)
+    return Crowd(start_seconds, pss, rss, server_rss, cpu_share, lost)
+
+
+def _capture_pid(server: Server, deployment_id: str) -> int:
+    """The capture process's, once it has said so in the record."""
+    while (pid := server.record(deployment_id)["capture_pid"]) is None:
+        time.sleep(0.01)
+    return int(pid)
+
+
+def _lost_lines(server: Server, deployment_id: str) -> int:
+    """How many of the lines aren't in the log, once the deployment has ended."""
+    if server.wait_for_end(deployment_id, _END_SECONDS)["state"] != "succeeded":
+        raise BenchmarkError(f"{deployment_id} failed")
+    *lines, last = server.log_path(deployment_id).read_bytes().splitlines()
+    printed = int(last.split()[0])
+    return len({b"line %d" % number for number in range(printed)} - set(lines))
+
+
+def _subjects(folder: Path, *, quick: bool) -> list[Subject]:
+    """The commands, with the files that they read."""
+    large, small = folder / "large", folder / "small"
+    share = 5 if quick else 1
+    write_lines(large, _CAT_BYTES // share)
+    write_lines(small, _TTY_BYTES // share)
+    cat = f"cat {shlex.quote(str(large))}"
+    typed = f"cat {shlex.quote(str(small))}"
+    subjects = [Subject("cat by pipe", cat, f'{cat} | cat > "$OUT"')]
+    if not quick:
+        subjects.append(Subject("fold by pipe", _FOLD, f'{{ {_FOLD}; }} > "$OUT"'))
+    if program("script"):
+        direct = f'script -q -c {shlex.quote(typed)} "$OUT"'
+        subjects.append(Subject("cat by terminal", typed, direct, tty=True))
+    return subjects
+
+
+def _report_subject(report: Report, name: str, figures: Figures) -> None:
+    than = {"cat by pipe": "cat | cat", "cat by terminal": "script"}.get(name, "the same")
+    report.add(
+        f"capture of {name}",
+        f"{figures}, peak memory {figures.peak_bytes / MB:.0f} MB",
+        f"{TARGET_RATIO} of {than} into a file, {TARGET_PEAK_MB:g} MB",
+        met=figures.ratio >= TARGET_RATIO and figures.peak_bytes / MB < TARGET_PEAK_MB,
     )
+
+
+def _report_crowd(report: Report, count: int, crowd: Crowd) -> None:
+    report.add(
+        f"{count:,} deployments at once, a line a second each",
+        f"{f'{crowd.lost_lines} LINES LOST' if crowd.lost_lines else 'all captured'}; "
+        f"started in {crowd.start_seconds:.1f} s; "
+        f"capture processes {crowd.capture_pss_bytes / MB:.0f} MB "
+        f"({crowd.capture_rss_bytes / MB:,.0f} MB with what they share counted for each), "
+        f"server {crowd.server_rss_bytes / MB:.0f} MB, "
+        f"{crowd.cpu_share * 100:.0f} % of a processor",
+        "all captured",
+        met=not crowd.lost_lines,
+    )
+
+
+def main() -> None:
+    """Print the figures of all commands, and of many at once."""
+    options = parser(__doc__)
+    options.add_argument("--runs", type=int, default=3)
+    options.add_argument("--at-once", type=int, default=_AT_ONCE, help="how many deployments")
+    options.add_argument("--seconds", type=float, default=10.0, help="how long they are watched")
+    _measure_all(options.parse_args())
+
+
+def _measure_all(args: argparse.Namespace) -> None:
+    runs, at_once, seconds = args.runs, args.at_once, args.seconds
+    if args.quick:
+        runs, at_once, seconds = 1, min(at_once, 200), 3.0
+    report = Report("capture", args.json)
+    with Server() as server, tempfile.TemporaryDirectory(dir=shared_memory_dir()) as folder:
+        for subject in _subjects(Path(folder), quick=args.quick):
+            _report_subject(report, subject.name, measure(server, subject, runs))
+    with Server() as server:
+        _report_crowd(report, at_once, measure_at_once(server, at_once, seconds))
+    report.finish()
 
 
 if __name__ == "__main__":

@@ -28,9 +28,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from benchmarks.system import SERVER_CPU
+
 START_SECONDS = 20.0
 END_SECONDS = 300.0
 MB = 1_000_000
+LINE_BYTES = 100
 
 _POLL_SECONDS = 0.05
 _FINAL = {"succeeded", "failed", "stopped", "timed_out", "lost", "finished"}
@@ -43,20 +46,24 @@ class BenchmarkError(Exception):
 class Server:
     """A server process with a data folder of its own; both are gone afterwards.
 
-    The folder is made where `TMPDIR` says.
+    The folder is made where `TMPDIR` says. With `alone` the server and what it starts keep to a
+    processor of their own. A `data_dir` that was filled before is kept afterwards. `arguments` are
+    those of `tornado-logs serve`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: str, alone: bool = False, data_dir: Path | None = None) -> None:
+        self._arguments = arguments
+        self._cpus = {SERVER_CPU} if alone else None
         self._folder = tempfile.TemporaryDirectory(prefix="tornado-logs-benchmark-")
         self.folder = Path(self._folder.name)
-        self.data_dir = self.folder / "data"
+        self.data_dir = data_dir or self.folder / "data"
         self.port = 0
         self._process: subprocess.Popen[str] | None = None
         self._running: set[str] = set()
 
     def __enter__(self) -> Self:
         try:
-            self.data_dir.mkdir()
+            self.data_dir.mkdir(exist_ok=True)
             self._start()
         except BaseException:
             self.close()
@@ -73,10 +80,10 @@ class Server:
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "tornado_logs.cli", "serve"]
-        command += ["--port", "0", "--data-dir", str(self.data_dir)]
+        command += ["--port", "0", "--data-dir", str(self.data_dir), *self._arguments]
         # In the folder, so that no config file is found.
         self._process = subprocess.Popen(
-            command, cwd=self.folder, stdout=subprocess.PIPE, text=True
+            command, cwd=self.folder, stdout=subprocess.PIPE, text=True, preexec_fn=self._keep_alone
         )
         assert self._process.stdout is not None
         timer = threading.Timer(START_SECONDS, self._process.kill)
@@ -86,6 +93,10 @@ class Server:
         if not (port := re.search(r":(\d+)\s*$", line)):
             raise BenchmarkError(f"the server did not start; it said {line!r}")
         self.port = int(port[1])
+
+    def _keep_alone(self) -> None:
+        if self._cpus:
+            os.sched_setaffinity(0, self._cpus)
 
     def close(self) -> None:
         """Stop what was deployed and has not ended, then the server; remove the folder."""
@@ -134,6 +145,26 @@ class Server:
     def log_path(self, deployment_id: str) -> Path:
         """Where a deployment's log is."""
         return self.data_dir / f"{deployment_id}.log"
+
+    def deploy_fifo(self, name: str = "fifo") -> tuple[str, Path]:
+        """A deployment that prints what is written to a FIFO: its id, and the FIFO."""
+        fifo = self.folder / name
+        os.mkfifo(fifo)
+        return self.deploy(["cat", str(fifo)], tty=False)["id"], fifo
+
+    def bare_log(self, name: str = "bare") -> tuple[str, Path]:
+        """An empty log without a capture process, to be written: its id, and its path."""
+        path = self.log_path(name)
+        path.touch()
+        return name, path
+
+    def put_log(self, name: str, log_bytes: int) -> Path:
+        """A bare log that nobody writes any more, of numbered lines; its path."""
+        new = self.folder / "new.log"
+        write_lines(new, log_bytes)
+        # Not under its name before it is whole and old, or it would count as being written.
+        os.utime(new, (0, 0))
+        return new.rename(self.log_path(name))
 
     def remove(self, deployment_id: str) -> None:
         """Remove the files of a deployment that has ended."""
@@ -219,7 +250,7 @@ def memory_bytes(pid: int, name: str) -> int:
     return 0
 
 
-def write_lines(path: Path, size_bytes: int, line_bytes: int = 100) -> None:
+def write_lines(path: Path, size_bytes: int, line_bytes: int = LINE_BYTES) -> None:
     """A file of numbered lines of equal length, `size_bytes` of them or a little less."""
     template = ("%012d " + "x" * (line_bytes - 14) + "\n").encode()
     count, block = size_bytes // line_bytes, 10_000

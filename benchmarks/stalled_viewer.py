@@ -7,9 +7,7 @@ With `--live` the log is written while the viewer stalls.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import os
 import re
 import shlex
 import threading
@@ -27,8 +25,9 @@ from benchmarks.common import (
     memory_bytes,
     write_lines,
 )
+from benchmarks.results import Report, parser
 
-TARGET = "target: all lines, under 5 MB more"
+TARGET_GROWTH_MB = 5.0
 _LOG_BYTES = 1000 * MB
 _FIRST_BYTES = 8 * MB
 _SAMPLE_SECONDS = 0.1
@@ -121,10 +120,11 @@ def _check(received: Received, source: Path) -> None:
 
 def main() -> None:
     """Print what came and the server's growth."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("seconds", nargs="?", type=float, default=60.0, help="how long it stalls")
-    parser.add_argument("--live", action="store_true", help="the log is written meanwhile")
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("seconds", nargs="?", type=float, default=60.0, help="how long it stalls")
+    options.add_argument("--live", action="store_true", help="the log is written meanwhile")
+    args = options.parse_args()
+    stall_seconds = 5.0 if args.quick else args.seconds
     with Server() as server:
         if args.live:
             source = server.folder / "source.log"
@@ -133,19 +133,19 @@ def main() -> None:
             command += f"tail -c +{2 * _FIRST_BYTES + 1} {shlex.quote(str(source))}"
             deployment_id = server.deploy(command, tty=False)["id"]
         else:
-            source = server.log_path("finished")
-            # Not under its name before it is whole and old, or it would count as being written.
-            write_lines(server.folder / "new.log", _LOG_BYTES)
-            os.utime(server.folder / "new.log", (0, 0))
-            (server.folder / "new.log").rename(source)
             deployment_id = "finished"
-        received, in_stall, overall = measure(server, deployment_id, args.seconds)
+            source = server.put_log(deployment_id, _LOG_BYTES)
+        received, in_stall, overall = measure(server, deployment_id, stall_seconds)
         _check(received, source)
-    print(
-        f"stalled viewer: all {received.lines} lines of {received.offset / MB:.0f} MB came, the "
-        f"server grew by {in_stall / MB:.1f} MB while it stalled, {overall / MB:.1f} MB in all "
-        f"({args.seconds:g} s {'while written' if args.live else 'of a finished log'}; {TARGET})"
+    report = Report("stalled viewer", args.json)
+    report.add(
+        f"a viewer that stalls for {stall_seconds:g} s in {received.offset / MB:.0f} MB",
+        f"all {received.lines:,} lines came; the server grew by {in_stall / MB:.1f} MB in the "
+        f"stall, by {overall / MB:.1f} MB in all",
+        f"all lines, {TARGET_GROWTH_MB:g} MB",
+        met=overall / MB < TARGET_GROWTH_MB,
     )
+    report.finish()
 
 
 if __name__ == "__main__":

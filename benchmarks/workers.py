@@ -1,0 +1,105 @@
+"""What a second worker brings: `python -m benchmarks.workers`.
+
+Sixteen viewers read logs with an id per line, each a log of its own, time and again: what the
+server does for one of them it can't share with another, so its processors are the limit. The load
+only counts bytes and takes a small part of one processor; as all of them share two, the workers
+can't have twice of what one alone has, and the processor time for a line tells what they lose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.common import LINE_BYTES, MB, Server
+from benchmarks.drain import Reader, Request
+from benchmarks.replay import WAYS
+from benchmarks.results import Report, parser
+from benchmarks.system import cpu_seconds, tree
+
+TARGET_RATIO = 1.7
+_VIEWERS = 16
+_LOG_BYTES = 20 * MB
+_WARM_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """What came in the measured time."""
+
+    mb_per_second: float  # of log
+    ns_per_line: float  # of the server's processor time
+    load_share: float  # of a processor
+
+
+def measure(workers: int, seconds: float) -> Throughput:
+    """Keep so many workers busy for a while."""
+    with Server("--workers", str(workers)) as server:
+        names = [f"replay-{number}" for number in range(_VIEWERS)]
+        for name in names:
+            server.put_log(name, _LOG_BYTES)
+        with contextlib.closing(Reader(server.port)) as reader:
+            for name in names:
+                reader.ask(WAYS[0].request(name))
+            _read(reader, _WARM_SECONDS)
+            pids = tree([server.pid])
+            cpu, own, before = cpu_seconds(pids), time.process_time(), reader.total_bytes
+            taken = _read(reader, seconds)
+            cpu, own = cpu_seconds(pids) - cpu, time.process_time() - own
+            lines = (reader.total_bytes - before) / WAYS[0].bytes_per_line(_LOG_BYTES)
+    return Throughput(lines * LINE_BYTES / MB / taken, cpu / lines * 1e9, own / taken)
+
+
+def _read(reader: Reader, seconds: float) -> float:
+    """Read for a while, each log again once it has ended; how long that was."""
+    began = time.monotonic()
+    while time.monotonic() < began + seconds:
+        ended: list[Request] = []
+        for request, body_bytes, tail in reader.read():
+            WAYS[0].check_one(body_bytes, tail, _LOG_BYTES)
+            ended.append(request)
+        for request in ended:
+            reader.ask(request)
+    return time.monotonic() - began
+
+
+def has_workers() -> bool:
+    """Whether this version has the option."""
+    command = [sys.executable, "-m", "tornado_logs.cli", "serve", "--help"]
+    return "--workers" in subprocess.run(command, capture_output=True, text=True).stdout
+
+
+def main() -> None:
+    """Print the ratio of two workers to one."""
+    options = parser(__doc__)
+    options.add_argument("--seconds", type=float, default=5.0)
+    options.add_argument("--runs", type=int, default=3)
+    args = options.parse_args()
+    runs, seconds = (1, 2.0) if args.quick else (args.runs, args.seconds)
+    if not has_workers():
+        sys.exit("workers: this version of tornado-logs has no `serve --workers`")
+    one: list[Throughput] = []
+    two: list[Throughput] = []
+    for _ in range(runs):
+        one.append(measure(1, seconds))
+        two.append(measure(2, seconds))
+    rates = [median(item.mb_per_second for item in results) for results in (one, two)]
+    costs = [median(item.ns_per_line for item in results) for results in (one, two)]
+    report = Report("workers", args.json)
+    report.add(
+        f"two workers beside one, {_VIEWERS} replays at once",
+        f"{rates[1] / rates[0]:.2f} times the throughput ({rates[0]:.0f} and {rates[1]:.0f} MB/s); "
+        f"{costs[0]:.0f} and {costs[1]:.0f} ns of processor time for a line; the load itself took "
+        f"{median(item.load_share for item in two):.2f} of a processor",
+        f"{TARGET_RATIO} times",
+        met=rates[1] / rates[0] >= TARGET_RATIO,
+    )
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()
