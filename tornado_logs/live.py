@@ -18,6 +18,7 @@ comes: the last one of ten thousand viewers gets lines as fresh as the first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -170,17 +171,18 @@ class Viewer:
         if stream.closed():  # before it had the callback, which it won't call any more
             asyncio.get_running_loop().call_soon(self._on_close)
 
-    def catch_up(self, data: bytes | memoryview = b"", *, framed: bool = False) -> None:
-        """Go on from the viewer's own offset, after `data`."""
-        self._task = asyncio.create_task(self._catch_up(data, framed=framed))
+    def catch_up(self, data: bytes = b"", framed: bytes | memoryview = b"") -> None:
+        """Go on from the viewer's own offset, after what is `framed` already, and `data`."""
+        self._task = asyncio.create_task(self._catch_up(data, framed))
 
-    async def _catch_up(self, data: bytes | memoryview | None, *, framed: bool) -> None:
+    async def _catch_up(self, data: bytes | None, framed: bytes | memoryview) -> None:
         try:
+            if framed:
+                await self.stream.write(framed)
             while data is not None:
                 if data:
-                    await self.stream.write(data if framed else frame(bytes(data)))
+                    await self._write(data)
                     await asyncio.sleep(0)  # a socket that takes all would leave no turn to others
-                framed = False
                 data = await self._next()
             if self.position.done:
                 await self.stream.write(LAST_CHUNK)
@@ -194,6 +196,16 @@ class Viewer:
             self.stream.close()
         finally:
             self._task = None
+
+    async def _write(self, data: bytes) -> None:
+        """Send a chunk: at once, from where it is, if the socket takes all of it."""
+        parts = (b"%x\r\n" % len(data), data, b"\r\n")
+        sent_bytes = 0
+        if not self.stream.closed() and not self.stream.writing():
+            with contextlib.suppress(OSError):  # the stream finds out for itself
+                sent_bytes = self.stream.socket.sendmsg(parts)
+        if sent_bytes < sum(map(len, parts)):
+            await self.stream.write(memoryview(b"".join(parts))[sent_bytes:])
 
     async def _next(self) -> bytes | None:
         """What to send next; None where the viewer can join a group, and after the end."""
@@ -344,7 +356,7 @@ class _Group:
     def _fall_behind(self, viewer: Viewer, rest: memoryview) -> None:
         viewer.position.offset = self.offset
         self.leave(viewer)
-        viewer.catch_up(rest, framed=True)
+        viewer.catch_up(framed=rest)
 
     def _set_free(self, viewer: Viewer) -> None:
         self.leave(viewer)

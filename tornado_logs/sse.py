@@ -93,11 +93,9 @@ def encode_plain_lines(block: bytes, offset: int, mark: str) -> bytes:
 
 def encode_plain_batch(block: bytes, end: int, mark: str) -> bytes:
     """`encode_batch` of a plain block that ends at offset `end`."""
-    return b"id: %b-%d\ndata: %b\n\n" % (
-        mark.encode(),
-        end,
-        block[:-1].replace(b"\n", b"\ndata: "),
-    )
+    # Its last LF is replaced too: that is cut off again without one more copy of the block.
+    lines = memoryview(block.replace(b"\n", b"\ndata: "))[: -len(b"\ndata: ")]
+    return b"".join((b"id: %b-%d\ndata: " % (mark.encode(), end), lines, b"\n\n"))
 
 
 def encode_lines(lines: Sequence[bytes], ends: Sequence[int], mark: str) -> bytes:
@@ -124,6 +122,8 @@ def encode_json(event: str, data: Any, cursor: Cursor | None = None) -> bytes:
 
 def is_utf8(data: bytes) -> bool:
     """Whether `data` is valid UTF-8."""
+    if data.isascii():  # nearly always, and five times faster than to decode it
+        return True
     try:
         data.decode()
     except UnicodeDecodeError:
