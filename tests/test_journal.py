@@ -189,6 +189,12 @@ def test_lines_are_found_by_number_with_an_index_and_without(
         assert log.line_start(number) == start
         assert log.count_lines(start) == number
     assert log.line_start(len(lengths) + 1) is None
+    for lines in range(len(pieces) + 1):
+        # Of an ended log the last line counts without its LF; of one that grows it is left over.
+        ended = b"".join((pieces if rest else pieces[:-1])[-lines:] if lines else [])
+        assert log.tail_start(lines, len(data), ended=True) == len(data) - len(ended)
+        growing = b"".join([*(pieces[:-1][-lines:] if lines else []), b"y" * rest])
+        assert log.tail_start(lines, len(data)) == len(data) - len(growing)
 
 
 def test_lines_of_a_bare_log_are_found_across_scanned_pieces(
@@ -202,6 +208,7 @@ def test_lines_of_a_bare_log_are_found_across_scanned_pieces(
         starts.append(starts[-1] + len(line))
     for number in (0, 1, 2, 999, 1000, 4999, 5000):
         assert log.line_start(number) == starts[number]
+        assert log.tail_start(5000 - number, len(data)) == starts[number]
     with (tmp_path / "x.log").open("ab") as file:
         file.write(b"more\n")
     assert log.count_lines(log.size()) == 5001

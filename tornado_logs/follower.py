@@ -218,14 +218,7 @@ class Follower:
         # Opened anew: this runs in a thread, where the follower's own may be closed at any time.
         log, ended = LogFile(self._log.path), self.record.state.is_final
         try:
-            size = log.size()
-            if ended and lines == 0:
-                return size
-            # The last line counts without its LF only once nothing can be added to it.
-            is_unfinished = ended and size > 0 and log.read(size - 1, 1) != b"\n"
-            total = log.count_lines(size) + is_unfinished
-            start = log.line_start(max(0, total - lines))
-            return size if start is None else start
+            return log.tail_start(lines, log.size(), ended=ended)
         finally:
             log.close()
 

@@ -284,6 +284,39 @@ class LogFile:
         offset, lines = self._checkpoints().before_offset(end, self.size())
         return lines + sum(piece.count(b"\n") for piece in _pieces(self.fd, end, offset))
 
+    def tail_start(self, lines: int, size: int, *, ended: bool = False) -> int:
+        """The offset at which the last `lines` lines before `size` begin.
+
+        With `ended` the last line counts without its LF. Costs what is read of these lines, or with
+        an index what that takes. May scan: not for the event loop.
+        """
+        is_unfinished = size > 0 and self.read(size - 1, 1) != b"\n"
+        if ended and lines == 0:
+            return size
+        if self.has_index:
+            total = self.count_lines(size) + (ended and is_unfinished)
+            start = self.line_start(max(0, total - lines))
+            return size if start is None else start
+        # The line begins after the LF before it: one more than ends the lines themselves.
+        return self._after_last_lf(size, lines + 1 - (ended and is_unfinished))
+
+    def _after_last_lf(self, end: int, number: int) -> int:
+        """The offset after the LF that is the `number`th before `end`, counted backwards."""
+        while end > 0:
+            start = max(0, end - _SCAN_BYTES)
+            piece = self.read(start, end - start)
+            count = piece.count(b"\n")
+            if count >= number:
+                return start + _nth_line_end(piece, count - number + 1)
+            number -= count
+            end = start
+        return 0
+
+    @property
+    def has_index(self) -> bool:
+        """Whether lines are found by an index, without reading the log."""
+        return isinstance(self._checkpoints(), _FileCheckpoints)
+
     def _checkpoints(self) -> _Checkpoints:
         with self._index_lock:
             if self._index is None:
