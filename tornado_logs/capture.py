@@ -50,8 +50,8 @@ _MAX_POLL_SECONDS = 86400.0
 _MAX_LOOKS = 50
 _RETRY_SECONDS = 1.0
 _REST_SECONDS = 0.003
-_GATHERED_BYTES = 2048
-_HURRY_SECONDS = 1.0
+_GATHERED_BYTES = 4000  # a terminal gives 4,095 at most, however much there is
+_HURRY_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
