@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from terminal import Terminal
+from wcwidth import wcwidth
 
 from tornado_logs.sse import (
     Cursor,
+    char_width,
     encode_batch,
     encode_event,
     encode_lines,
@@ -16,6 +21,7 @@ from tornado_logs.sse import (
     is_plain,
     line_ends,
     parse_cursor,
+    redraw,
     visible_line,
     visible_lines,
 )
@@ -88,28 +94,104 @@ def test_invalid_utf8_becomes_the_replacement_character() -> None:
         ("done\r", "done"),
         ("done\r\r", "done"),
         ("\rx", "x"),
-        ("loading...\r\x1b[Kok", "ok"),
-        ("loading...\x1b[2K\rok", "ok"),
-        ("abc\x1b[1K\rx", "x  "),
+        ("loading...\r\x1b[Kok", "ok\x1b[K"),
+        ("loading...\x1b[2K\rok", "ok\x1b[K"),
+        ("abc\x1b[1K\rx", "x\x1b[0m   "),
         ("abc\b\bX\r", "abc\b\bX"),
         ("abc\rX\b\x1b[2CZ", "XbZ"),
-        ("a\r\x1b[5GZ", "a   Z"),
-        ("\x1b[32m50%\x1b[0m\r\x1b[32m100%\x1b[0m", "\x1b[32m100%\x1b[0m"),
+        ("a\r\x1b[5GZ", "a\x1b[3CZ"),
+        ("\x1b[32m50%\x1b[0m\r\x1b[32m100%\x1b[0m", "\x1b[0;32m100%\x1b[0m"),
         ("\x1b[?25l\x1b]0;title\x07one\rtwo", "two"),
+        ("日本\rx", "x 本"),
+        ("日本\r\x1b[3Cx", "日 x"),
+        ("日本\rabc", "abc "),
+        ("e\u0301x\r\x1b[Cy", "e\u0301y"),
+        ("\U0001f469\u200d\U0001f4bbx\r\x1b[2Cy", "\U0001f469\u200d\U0001f4bby"),
+        ("\U0001f44d\U0001f3fdx\r\x1b[2Cy", "\U0001f44d\U0001f3fdy"),
+        ("a\tb\rx", "x\tb"),
+        ("a\tb\r\x1b[3Cx", "a\x1b[2Cx\x1b[4Cb"),
+        ("\x1b[2A\x1b[2K\rpulled\r\x1b[2B", "\x1b[2Fpulled\x1b[K\x1b[2E"),
+        ("\x1b[A\rone\x1b[B\rtwo", "\x1b[1Fone\x1b[1Etwo"),
+        ("gone\r\x1b[2A\x1b[Jnew", "\x1b[2Fnew\x1b[J"),
+        ("x\r\x1b]8;;http://a/\x1b\\a\x1b]8;;\x1b\\", "\x1b]8;;http://a/\x1b\\a\x1b]8;;\x1b\\"),
+        ("text\r\x1b7\x1b[50;0fProgress: [ 10%]\x1b8", "text"),
+        ("a\rb\x1b[3", "b\x1b[3"),
     ],
 )
 def test_a_carriage_return_redraws_as_a_terminal_does(drawn: str, shown: str) -> None:
-    assert strip(visible_line(drawn.encode(), 1000).decode()) == strip(shown)
-
-
-def strip(text: str) -> str:
-    """Without resets, which a terminal shows as nothing."""
-    return text.replace("\x1b[0m", "")
+    assert visible_line(drawn.encode(), 1000).decode() == shown
 
 
 def test_colours_stay_with_what_they_coloured_through_a_redraw() -> None:
     line = visible_line(b"\x1b[31mred text\x1b[0m\rR", 1000).decode()
-    assert line == "\x1b[0mR\x1b[0m\x1b[31med text\x1b[0m"
+    assert line == "\x1b[0mR\x1b[31med text\x1b[0m"
+
+
+PIECES = st.one_of(
+    st.text("abc xyz", min_size=1, max_size=12),
+    st.text("日本語📦a", min_size=1, max_size=5),
+    st.sampled_from(["e\u0301", "█▌", "\r", "\b", "\t", "\x1b[?25l", "\x1b]0;title\x07"]),
+    st.builds("\x1b[{}{}".format, st.sampled_from(["", 1, 2]), st.just("K")),
+    st.builds("\x1b[{}{}".format, st.integers(0, 12), st.sampled_from("CDGX")),
+    st.sampled_from(["\x1b[0m", "\x1b[31m", "\x1b[1;44m", "\x1b[22m", "\x1b[m", "\x1b[38;5;208m"]),
+)
+MOVES = st.one_of(
+    st.builds("\x1b[{}{}".format, st.integers(0, 1), st.sampled_from("ABEF")),
+    st.sampled_from(["\x1b[J", "\x1bM", "\x1b7there\x1b[A\x1b8", "\x1b[A"]),
+)
+OLD_ROWS = "".join(f"\x1b[0mold row {n} {'日本' * (n % 4)} {'.' * n}\n" for n in range(16))
+
+
+@given(st.lists(PIECES, max_size=14), st.booleans())
+def test_a_redrawn_line_does_to_a_terminal_what_the_whole_line_does(
+    pieces: list[str], is_over_old_rows: bool
+) -> None:
+    line = "".join(pieces)
+    before = OLD_ROWS + "\x1b[8A" if is_over_old_rows else ""
+    compare_on_terminals(before, line)
+
+
+@given(st.lists(PIECES | MOVES, max_size=14))
+def test_moves_to_other_rows_outlast_a_redraw(pieces: list[str]) -> None:
+    # In the middle of enough rows that none of the moves meets an edge.
+    line = "".join(pieces)
+    compare_on_terminals(OLD_ROWS + "\n" * 26 + "\x1b[28A", line)
+
+
+def compare_on_terminals(before: str, line: str) -> None:
+    """The same rows, styles and cursor row come of `line` as of what `redraw` makes of it."""
+    whole = Terminal(rows=60).feed(before + line + "\n")
+    short = Terminal(rows=60).feed(before + redraw(line) + "\n")
+    assert "\r" not in redraw(line)
+    assert short.text == whole.text
+    assert short.styles == whole.styles
+    assert short.row == whole.row
+
+
+def test_what_a_line_draws_in_ever_new_colours_costs_no_memory() -> None:
+    steps = "".join(f"\x1b[38;5;{n % 256}m{n % 10}\x1b[39m\x1b[1m\x1b[22m" for n in range(8000))
+    line = visible_line(("\r" + steps.replace("m", "m\r")).encode(), 65536)
+    assert len(line) < 100
+
+
+def test_a_line_that_goes_back_by_escapes_alone_is_drawn_before_it_is_cut() -> None:
+    frames = "".join(f"\x1b[2K\x1b[1GFrame {n}" for n in range(1000))
+    assert visible_line(frames.encode(), 200) == b"Frame 999\x1b[K"
+
+
+@pytest.mark.parametrize("escape", ["\x1b[38;5;2m", "\x1b]8;;http://a/\x1b\\"])
+def test_a_long_line_is_not_cut_within_an_escape_sequence(escape: str) -> None:
+    for most in range(len(escape)):
+        cut = visible_line(("abc" + escape + "d" * 20).encode(), 3 + most).decode()
+        assert cut.startswith("abc … ["), most
+
+
+def test_characters_take_the_columns_that_terminals_give_them() -> None:
+    # But for the few that versions of Unicode differ in, and spacing marks, where terminals do.
+    unseen = ("Cc", "Cf", "Cn", "Co", "Cs", "Mc", "Zl", "Zp")
+    chars = [c for c in map(chr, range(32, 0x20000)) if unicodedata.category(c) not in unseen]
+    differing = [char for char in chars if char_width(char) != wcwidth(char)]
+    assert len(differing) < len(chars) / 200, differing
 
 
 def test_a_column_far_out_costs_no_memory() -> None:

@@ -24,11 +24,12 @@ from tornado_logs.deployment import Record, State
 from tornado_logs.follower import Followers
 from tornado_logs.handlers.base import NotFoundHandler
 from tornado_logs.handlers.deployments import DeploymentHandler, DeploymentsHandler, StopHandler
-from tornado_logs.handlers.logs import LinesHandler, LogHandler, RawLogHandler
+from tornado_logs.handlers.logs import LinesHandler, LogHandler, RawLogHandler, SearchHandler
 from tornado_logs.handlers.pages import EventsHandler, IndexHandler
 from tornado_logs.launcher import Launcher, LaunchError
 from tornado_logs.live import Live
 from tornado_logs.registry import Registry
+from tornado_logs.search import SEARCHES_AT_A_TIME
 from tornado_logs.store import Deployments
 
 _START_SECONDS = 2.0
@@ -46,6 +47,7 @@ class Services:
         self.deployments = Deployments(data_dir, self.launcher)
         self.followers = Followers(self.deployments, config)
         self.live = Live(config.ping_seconds)
+        self.search_slots = asyncio.Semaphore(SEARCHES_AT_A_TIME)
         self.autostart = Autostart(
             self.sources, self.deployments, self.launcher.launch, config.rescan_seconds
         )
@@ -107,6 +109,7 @@ def make_app(services: Services) -> Application:
             (r"/logs/([^/]+)", LogHandler, given),
             (r"/logs/([^/]+)/lines", LinesHandler, given),
             (r"/logs/([^/]+)/raw", RawLogHandler, given),
+            (r"/logs/([^/]+)/search", SearchHandler, given),
             (r"/static/(.*)", PageFileHandler, {"path": os.path.join(templates, "static")}),
         ],
         default_handler_class=NotFoundHandler,

@@ -25,7 +25,7 @@ import struct
 import threading
 import time
 import zlib
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,6 +42,7 @@ _MAGIC = b"TLOGIDX1"
 _HEADER = struct.Struct("<8s8sQ")
 _CHECKPOINT = struct.Struct("<QQQ")
 _SCAN_BYTES = 1024 * 1024
+_ENTRIES = 4096  # of an index, read at a time
 _MARK_BYTES = 256
 _INDEX_HEAD = re.compile(_MAGIC + rb"[0-9a-f]{8}")
 
@@ -312,15 +313,37 @@ class LogFile:
             end = start
         return 0
 
+    def line_at_time(self, time_us: int) -> int | None:
+        """The number (the first is 0) of the first line that was whole at this time or later.
+
+        None if all were whole before. Raises NoTimesError for a log without an index.
+        """
+        return self._timed_checkpoints().line_at_time(time_us)
+
+    def line_times(self, number: int, count: int) -> list[int]:
+        """When each of the lines from `number` on was whole, in microseconds since 1970.
+
+        The index knows it to some 10 ms: a line's time is that of the first checkpoint behind its
+        LF. Raises NoTimesError for a log without an index.
+        """
+        return self._timed_checkpoints().line_times(number, count)
+
     @property
     def has_index(self) -> bool:
-        """Whether lines are found by an index, without reading the log."""
+        """Whether lines are found, and counted, without reading the log."""
         return isinstance(self._checkpoints(), _FileCheckpoints)
+
+    def _timed_checkpoints(self) -> _FileCheckpoints:
+        checkpoints = self._checkpoints()
+        if not isinstance(checkpoints, _FileCheckpoints):
+            raise NoTimesError
+        return checkpoints
 
     def _checkpoints(self) -> _Checkpoints:
         with self._index_lock:
             if self._index is None:
-                self._index = _FileCheckpoints.open(self) or _ScannedCheckpoints(self)
+                found = _FileCheckpoints.open(self)  # which may be empty, and false for that
+                self._index = _ScannedCheckpoints(self) if found is None else found
             return self._index
 
 
@@ -344,6 +367,10 @@ def block_lines(block: Block, max_line_bytes: int) -> tuple[list[bytes], list[in
         lines = sse.visible_lines(block.data, max_line_bytes)
         return lines, sse.line_ends(block.data, block.start)
     return [sse.visible_line(block.data, max_line_bytes, block.left_out_bytes)], [block.end]
+
+
+class NoTimesError(Exception):
+    """A log has no index, so nobody knows when its lines were written."""
 
 
 class LineTooLongError(Exception):
@@ -409,6 +436,46 @@ class _FileCheckpoints:
         found = bisect_right(range(len(self)), below - 1, key=lambda i: key(self._entry(i)))
         return self._entry(found - 1) if found else (0, 0)
 
+    def _time(self, number: int) -> int:
+        data = os.pread(self._fd, _CHECKPOINT.size, (number + 1) * _CHECKPOINT.size)
+        return int(_CHECKPOINT.unpack(data)[0])
+
+    def line_at_time(self, time_us: int) -> int | None:
+        """See `LogFile.line_at_time`. A clock that was set back makes it one of several."""
+        found = bisect_left(range(len(self)), time_us, key=self._time)
+        if found == len(self):
+            return None
+        return self._entry(found - 1)[1] if found else 0
+
+    def line_times(self, number: int, count: int) -> list[int]:
+        """See `LogFile.line_times`."""
+        times: list[int] = []
+        at = bisect_right(range(len(self)), number, key=lambda i: self._entry(i)[1])
+        while len(times) < count and (entries := self._entries(at)):
+            lines = [entry[2] for entry in entries]
+            found = 0
+            while len(times) < count:
+                found = bisect_right(lines, number + len(times), found)
+                if found == len(lines):
+                    break
+                # All lines that this checkpoint is the first behind.
+                ends = min(count, lines[found] - number)
+                times += [entries[found][0]] * (ends - len(times))
+            at += len(entries)
+        return times + [self._latest_time()] * (count - len(times))
+
+    def _entries(self, start: int) -> list[tuple[int, int, int]]:
+        size = _CHECKPOINT.size
+        data = os.pread(self._fd, _ENTRIES * size, (start + 1) * size)
+        return list(_CHECKPOINT.iter_unpack(data[: len(data) // size * size]))
+
+    def _latest_time(self) -> int:
+        """Of what has no checkpoint behind its LF: it lacks the LF, or was written just now."""
+        reached = self._entry(len(self) - 1)[0] if len(self) else 0
+        if reached >= self._log.size() and len(self):
+            return self._time(len(self) - 1)
+        return os.fstat(self._log.fd).st_mtime_ns // 1000
+
     def before_line(self, number: int, size: int) -> tuple[int, int]:
         return self._last(lambda entry: entry[1], number)
 
@@ -417,7 +484,7 @@ class _FileCheckpoints:
 
 
 class _ScannedCheckpoints:
-    """Checkpoints made by reading the log once; as it grows, only what is new is read."""
+    """Checkpoints made by reading the log once, as far as is asked for."""
 
     def __init__(self, log: LogFile) -> None:
         self._log = log
@@ -426,21 +493,23 @@ class _ScannedCheckpoints:
         self._lines = [0]
 
     def before_line(self, number: int, size: int) -> tuple[int, int]:
-        self._extend(size)
+        self._extend(size, lambda: self._lines[-1] >= number)
         found = bisect_right(self._lines, number - 1) - 1
         return self._offsets[found], self._lines[found]
 
     def before_offset(self, end: int, size: int) -> tuple[int, int]:
-        self._extend(size)
+        self._extend(size, lambda: self._offsets[-1] >= end)
         found = bisect_right(self._offsets, end) - 1
         return self._offsets[found], self._lines[found]
 
-    def _extend(self, size: int) -> None:
+    def _extend(self, size: int, is_enough: Callable[[], bool]) -> None:
         with self._lock:
             if size < self._offsets[-1]:  # cut since
                 self._offsets, self._lines = [0], [0]
             # Whole pieces only: a checkpoint within what is still growing would be one each call.
             whole = size - (size - self._offsets[-1]) % _SCAN_BYTES
             for piece in _pieces(self._log.fd, whole, self._offsets[-1]):
+                if is_enough():
+                    break
                 self._offsets.append(self._offsets[-1] + len(piece))
                 self._lines.append(self._lines[-1] + piece.count(b"\n"))

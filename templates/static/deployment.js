@@ -6,11 +6,13 @@ import { ApiError, getJson, pageData, postJson, serverNow } from "./api.js";
 import { ConnectionLight } from "./connection_light.js";
 import { backoffSeconds } from "./event_stream.js";
 import { formatDuration, formatExact, formatRelative } from "./format.js";
+import { LogSource } from "./log_source.js";
 import { LogStream } from "./log_stream.js";
-import { LogView } from "./log_view.js";
+import { LogView, NEWEST_LINES } from "./log_view.js";
 import { isFinal, setFavicon, stateExplanation, stateIcon, stateLabel } from "./states.js";
 
-const WINDOW_LINES = 2000;
+// A tab that comes back to a log that has grown by more goes to its end, not through all of it.
+const FAR_LINES = 100_000;
 const TICK_MS = 1000;
 const POLL_MS = 2000;
 const HIDDEN_POLL_MS = 10000;
@@ -27,40 +29,33 @@ const byId = (id) => document.getElementById(id);
 
 let record = pageData().record;
 let stream = null;
-let loading = 0;
 let stopping = false;
 let ended = false;
 let deleted = false;
 let trouble = "";
 
 const recordPath = `/deployments/${encodeURIComponent(record.id)}`;
-const logPath = `/logs/${encodeURIComponent(record.id)}`;
+const source = new LogSource(record.id);
 const light = new ConnectionLight(byId("light"));
-const view = new LogView(byId("log"), { onEarlier: loadEarlier, onNewest: loadNewest });
+const view = new LogView(byId("log"), source);
 
 // --- The log -----------------------------------------------------------------------------------
-
-function linesUrl(from, count) {
-  return `${logPath}/lines?from=${from}&count=${count}`;
-}
 
 function showConnection(state, waitSeconds) {
   light.show(state, LIGHT_TEXTS[state], waitSeconds);
 }
 
-/** Shows the end of the log, then what follows it. Tries until the server answers. */
-async function loadNewest() {
-  stream?.stop();
-  ended = false;
-  const attempt = (loading += 1);
-  for (let failures = 1; attempt === loading; failures += 1) {
+function newestLines() {
+  return source.lines({ from: -NEWEST_LINES, count: NEWEST_LINES });
+}
+
+/** Shows the log, then what is added to it. Tries until the server answers. */
+async function open() {
+  for (let failures = 1; ; failures += 1) {
     try {
-      const page = await getJson(linesUrl(-WINDOW_LINES, WINDOW_LINES));
-      if (attempt === loading) {
-        view.reset(page.from);
-        view.append(page.lines);
-        followFrom(page);
-      }
+      const page = await newestLines();
+      view.open(page);
+      followFrom(page);
       return;
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) {
@@ -80,10 +75,11 @@ function followFrom({ from, lines, total_lines: total, cursor, ended }) {
     showEnd(record);
     return;
   }
+  stream?.stop();
   stream = new LogStream({
     id: record.id,
     cursor,
-    onLines: (lines) => view.append(lines),
+    onLines: (lines, text) => view.append(lines, text),
     onPartial: (text) => view.setPartial(text),
     onReset: () => view.reset(),
     onEnd: showEnd,
@@ -100,29 +96,32 @@ function streamStateChanged(state, waitSeconds) {
   showConnection(state, waitSeconds);
   if (state === "live") {
     refreshRecord();
+    skipFarAhead();
   }
 }
 
-async function loadEarlier(firstLine) {
-  const from = Math.max(1, firstLine - WINDOW_LINES);
-  let lines = [];
+// After a night in the background, millions of lines may lie between what we have and the end.
+async function skipFarAhead() {
+  const followed = stream;
   try {
-    while (from + lines.length < firstLine) {
-      const next = from + lines.length;
-      const page = await getJson(linesUrl(next, firstLine - next));
-      if (page.lines.length === 0) {
-        break; // it was truncated; a reset is on its way
-      }
-      lines = lines.concat(page.lines);
+    const { total_lines: total } = await source.lines({ from: -1, count: 1 });
+    if (total <= view.total + FAR_LINES) {
+      return;
     }
-    view.prepend(lines, from);
+    const page = await newestLines();
+    if (followed === stream && page.total_lines > view.total + FAR_LINES) {
+      stream.stop();
+      view.skipTo(page);
+      followFrom(page);
+    }
   } catch {
-    view.earlierFailed();
+    // Then the stream brings them all, if it can.
   }
 }
 
 function showEnd(finalRecord) {
   ended = true;
+  view.setLive(false);
   showConnection("ended");
   if (finalRecord) {
     showRecord(finalRecord);
@@ -133,6 +132,7 @@ function showEnd(finalRecord) {
 
 function showDeleted() {
   deleted = true;
+  view.setLive(false);
   showConnection("gone");
   record.can_stop = false;
   trouble = "This deployment was deleted. What was loaded of its log is all that is left of it.";
@@ -248,7 +248,7 @@ function showNotices() {
   const notices = [
     ["error", trouble],
     ["error", record.error],
-    ["warning", record.note || stateExplanation(record.state)],
+    [record.state === "finished" ? "info" : "warning", record.note || stateExplanation(record.state)],
   ];
   byId("notices").replaceChildren(
     ...notices.filter(([, text]) => text).map((entry) => notice(...entry)),
@@ -330,6 +330,6 @@ byId("stop-form").addEventListener("submit", (event) => {
 byId("again").addEventListener("click", runAgain);
 addEventListener("resize", () => showRecord(record));
 showRecord(record);
-loadNewest();
+open();
 setInterval(() => !document.hidden && tick(), TICK_MS);
 setTimeout(poll, POLL_MS);

@@ -10,7 +10,7 @@ import { EventStream } from "./event_stream.js";
 /**
  * Follows the log of deployment `id` after `cursor` (from its start where that is empty).
  *
- * - `onLines(lines)`: complete lines, without their ends.
+ * - `onLines(lines, text)`: complete lines, without their ends; `text` is all of them in one.
  * - `onPartial(text)`: the line being written right now; it stands until the next call of either.
  * - `onReset()`: the log was truncated or replaced; its lines come again from the first.
  * - `onEnd(record)`: everything was sent and nothing more will come. The record is null where the
@@ -57,7 +57,7 @@ export class LogStream {
     if (event.lastEventId) {
       this.#cursor = event.lastEventId;
     }
-    this.#callbacks.onLines(event.data.split("\n"));
+    this.#callbacks.onLines(event.data.split("\n"), event.data);
   }
 
   #reset() {

@@ -1,100 +1,123 @@
 /**
- * The view of a log: a window of its lines, as rows with numbers, that follows the newest.
+ * The view of a log of any size: rows for what is in sight, search, links, times, groups.
  *
- * It knows nothing of the page around it, nor of where lines come from. What it holds is bounded:
- * never more than MAX_LINES rows. While it follows, the oldest make room for the newest; while the
- * reader looks at older ones, the newest are only counted, and its owner is asked for them when the
- * reader wants them.
+ * It knows nothing of the page around it. Lines that are looked at are fetched from its `source`;
+ * live ones are handed to it, from the last that it was opened with.
  *
- *     const view = new LogView(element, { onEarlier, onNewest, onFollowing });
- *     view.reset(9001);              // the next line is number 9001
- *     view.append(["one", "two"]);   // 9001 and 9002
- *     view.setPartial("thr");        // 9003, not yet complete
- *     view.prepend(["zero"], 9000);
+ *     const view = new LogView(element, new LogSource(id));
+ *     view.open(await source.lines({ from: -NEWEST_LINES, count: NEWEST_LINES }));
+ *     view.append(["one", "two"]);   // the lines after that
+ *     view.setPartial("thr");        // the line after them, not yet complete
  *
- * The text of the rows, one after the other, is the log exactly, each line with its newline, the
- * partial line without: what is selected is copied just so, and the numbers are no text.
+ * The text of the rows, one after the other, is the log as a terminal would show it, each line with
+ * its newline, the partial line without.
  */
 
-import { AnsiLines } from "./ansi_lines.js";
+import { make } from "./dom.js";
 import { formatCount, formatQuantity } from "./format.js";
+import { GotoBox } from "./goto_box.js";
+import { Highlighter } from "./highlighter.js";
+import { formatLink, parseLink } from "./line_link.js";
+import { LineRows } from "./line_rows.js";
+import { BLOCK_LINES, LineStore } from "./line_store.js";
+import { fullTime, parsePlace, TIME_MODES, timeText } from "./line_times.js";
+import { fetchText, MAX_COPIED_LINES, textHere } from "./log_copy.js";
+import { keysDialog, listenToKeys } from "./log_keys.js";
+import { LogMarks } from "./log_marks.js";
+import { GapRow, LogRow } from "./log_row.js";
+import { LogSearch, nextMatch, previousMatch } from "./log_search.js";
+import { LogSelection } from "./log_selection.js";
+import { LogTicks } from "./log_ticks.js";
+import { LogToolbar } from "./log_toolbar.js";
+import { prefer, preference } from "./preferences.js";
+import { lastAtMost, RowMap } from "./row_map.js";
+import { textOf } from "./screen.js";
+import { Scroller } from "./scroller.js";
+import { SearchBox } from "./search_box.js";
 
-const MAX_LINES = 20000;
-const CHUNK_LINES = 200;
-const LINE_PX = 20;
-const BOTTOM_PX = 16;
-const CATCH_UP_MS = 300;
+/** How many of the newest lines open() wants to be given: whole blocks, and more than a screen. */
+export const NEWEST_LINES = 2 * BLOCK_LINES;
 
-function button(className, text, onClick) {
-  const element = document.createElement("button");
-  element.type = "button";
-  element.className = className;
-  element.textContent = text;
-  element.addEventListener("click", onClick);
-  return element;
-}
+const TOAST_MS = 6000;
+const REMAP_MS = 250;
+const SMOOTH_MS = 300;
+const MODES = Object.keys(TIME_MODES);
+const SCROLL_UP_KEYS = ["ArrowUp", "PageUp", "Home"];
+const NO_CHANGE = { runs: null, changed: new Map(), hidden: new Set() };
+const NO_RANGES = [];
+// Where in the view a line stands that was jumped to.
+const JUMP_SHARE = 0.3;
 
-function block(className) {
-  const element = document.createElement("div");
-  element.className = className;
-  return element;
-}
-
-/**
- * Shows lines in `root`, an empty element of its own.
- *
- * - `onEarlier(firstLine)`: the reader asked for lines before number `firstLine`; the owner answers
- *   with prepend(), or earlierFailed().
- * - `onNewest()`: the reader asked for newest lines that the view no longer holds; the owner
- *   answers with reset() to a line near the end and what follows it.
- * - `onFollowing(following)`: the view began, or ceased, to follow the newest line.
- */
+/** Shows a log in `root`, an empty element of its own. */
 export class LogView {
-  #scroller = block("log-scroller");
-  #lines = block("log-lines");
-  #partial = block("log-line log-partial");
-  #footer = block("log-footer");
-  #earlier;
-  #pill;
-  #callbacks;
-  #ansi = new AnsiLines();
-  // Rows are numbered from #first; #pending come after them, then #unseen lines that nobody holds.
-  #first = 1;
-  #rendered = 0;
-  #pending = [];
-  #unseen = 0;
-  #partialText = null;
+  #source;
+  #store;
+  #rows;
+  #map = RowMap.without([], 0);
+  #scroller;
+  #selection;
+  #marks;
+  #search;
+  #highlighter;
+  #box;
+  #goto;
+  #toolbar;
+  #ticks;
+  #element = make("div", { className: "log-scroller", tabIndex: 0, aria: { role: "log", label: "Log" } });
+  #partial = new LogRow(1);
+  #footer = make("div", { className: "log-footer" });
+  #pill = make("button", { type: "button", className: "log-pill", hidden: true });
+  #toast = make("p", { className: "log-toast", hidden: true, aria: { role: "status" } });
+  #keys = keysDialog();
   #following = true;
+  #followedAt = -Infinity;
   #newSinceLeft = 0;
-  #scrollTop = 0;
-  // Where the bottom was when it was last looked at, and the time before.
-  #bottom = { at: 0, now: 0, before: 0 };
-  #gutterDigits = 0;
+  #partialText = null;
+  #tentative = NO_CHANGE;
+  #target = null;
+  #targetFrom = 0;
+  #current = null;
+  #wantsJump = false;
+  #wasSearching = false;
+  #query = null;
+  #filter = { isOn: false, context: 2 };
+  #expanded = new Set();
+  #whole = new Set();
+  #wrap = preference("wrap", true, [true, false]);
+  #times = preference("times", "off", MODES);
+  #columns = 100;
   #frame = 0;
+  #isDirty = false;
+  #remapTimer = 0;
+  #toastTimer = 0;
+  #isOpen = false;
+  #isLive = true;
+  #foldsSettled = false;
 
-  constructor(root, callbacks) {
-    this.#callbacks = callbacks;
-    this.#earlier = button("log-earlier", "Show earlier lines", () => this.#askEarlier());
-    this.#pill = button("log-pill", "", () => this.follow());
-    this.#earlier.hidden = true;
-    this.#pill.hidden = true;
-    this.#partial.hidden = true;
-    this.#scroller.tabIndex = 0;
-    this.#scroller.setAttribute("role", "log");
-    this.#scroller.setAttribute("aria-label", "Log");
-    // Within what scrolls, so that a wheel above the pill scrolls too.
-    const dock = block("log-dock");
-    dock.append(this.#pill);
-    this.#scroller.append(this.#earlier, this.#lines, this.#partial, this.#footer, dock);
-    root.append(this.#scroller);
+  constructor(root, source) {
+    this.#source = source;
+    const fetchLines = (query, signal) => source.lines(query, signal);
+    this.#store = new LineStore({
+      fetchLines,
+      onLoaded: () => this.#schedule(),
+      onFailed: (error) => this.#say(`Lines could not be loaded: ${error.message}`),
+    });
+    this.#rows = new LineRows(this.#store);
+    this.#marks = new LogMarks(source, () => this.#marksChanged());
+    this.#highlighter = new Highlighter(() => this.#schedule());
+    this.#search = new LogSearch({
+      search: (query, signal) => source.search(query, signal),
+      onChange: () => this.#found(),
+    });
+    this.#build(root);
     this.#listen();
     this.#setFollowing(true);
-    this.#showGutter();
+    this.#applyChoices();
   }
 
-  /** How many lines the log has, as far as the view was told; without the partial one. */
+  /** How many lines the log has, without the partial one. */
   get total() {
-    return this.#last + this.#pending.length + this.#unseen;
+    return this.#store.total;
   }
 
   /** Whether the newest line is kept in sight. */
@@ -102,20 +125,35 @@ export class LogView {
     return this.#following;
   }
 
-  /** Adds complete lines after the last. They are shown with the next frame. */
-  append(lines) {
+  /** Shows a log from `page`, a window that reaches to its end: there, or where the link leads. */
+  open(page) {
+    this.#store.open(page);
     this.#partialText = null;
-    if (!this.#following) {
-      this.#newSinceLeft += lines.length;
+    this.#mapAll();
+    this.#marks.start(this.total);
+    if (!this.#isOpen) {
+      this.#isOpen = true;
+      this.#setFollowing(true); // whatever was done before there was anything to see
+      this.#followLink();
     }
-    if (this.#unseen > 0) {
-      this.#unseen += lines.length;
-    } else {
-      // Not push(...lines): a call has no room for a hundred thousand arguments.
-      this.#pending = this.#pending.length ? this.#pending.concat(lines) : lines;
-      this.#boundPending();
-    }
-    this.#schedule();
+    this.#restartSearch();
+    this.#flush();
+  }
+
+  /** Goes on from `page`, which reaches to the end: lines between are fetched if looked at. */
+  skipTo(page) {
+    const missed = page.total_lines - this.total;
+    this.#store.skipTo(page);
+    this.#grown(Math.max(0, missed));
+  }
+
+  /** Adds complete lines after the last; `text` is all in one. They are shown with the next frame. */
+  append(lines, text = lines.join("\n")) {
+    this.#partialText = null;
+    const first = this.total + 1;
+    this.#store.append(lines);
+    this.#marks.append(lines, first, text);
+    this.#grown(lines.length);
   }
 
   /** Shows `text` as the line being written, in place of what it was; "" takes it away. */
@@ -124,363 +162,815 @@ export class LogView {
     this.#schedule();
   }
 
-  /** Adds lines before the first one; `firstLine` is the number of the first of them. */
-  prepend(lines, firstLine) {
-    this.#flush();
-    if (firstLine + lines.length !== this.#first) {
-      this.#earlierDone(); // asked for before a reset
-      return;
-    }
-    const anchor = this.#lines.firstElementChild;
-    const top = anchor?.getBoundingClientRect().top ?? 0;
-    this.#lines.prepend(this.#chunks(lines, firstLine, new AnsiLines()));
-    this.#first = firstLine;
-    this.#rendered += lines.length;
-    this.#showGutter();
-    this.#earlierDone();
-    if (anchor) {
-      this.#scroller.scrollTop += anchor.getBoundingClientRect().top - top;
-    }
-    this.#dropNewest();
-    this.#noteScroll();
-    this.#resetBottom();
-  }
-
-  /** The lines asked for by `onEarlier` won't come now; the reader may ask again. */
-  earlierFailed() {
-    this.#earlier.disabled = false;
-    this.#earlier.textContent = "These lines could not be loaded. Try again";
-  }
-
-  /** Empties the view; the next line appended is number `firstLine`. */
-  reset(firstLine = 1) {
-    this.#lines.replaceChildren();
-    this.#ansi = new AnsiLines();
-    this.#first = firstLine;
-    this.#rendered = 0;
-    this.#pending = [];
-    this.#unseen = 0;
-    this.#newSinceLeft = 0;
+  /** Empties the view: the log begins anew. */
+  reset() {
+    this.#store.clear();
+    this.#scroller.clear();
     this.#partialText = null;
-    this.#earlierDone();
+    this.#newSinceLeft = 0;
+    this.#expanded.clear();
+    this.#whole.clear();
+    this.#foldsSettled = false;
+    this.#current = null;
+    this.#marks.start(0);
+    this.#mapAll();
     this.#setFollowing(true);
+    this.#restartSearch();
     this.#schedule();
   }
 
   /** A quiet sentence below the last line, no part of the log; "" for none. */
   setFooter(text) {
     this.#footer.textContent = text;
-    this.#stickToBottom();
+    this.#schedule();
+  }
+
+  /** Tells whether more lines may come. */
+  setLive(isLive) {
+    this.#isLive = isLive;
+    this.#showPill();
   }
 
   /** Goes to the newest line and keeps it in sight. */
   follow() {
-    const missing = this.#unseen > 0;
+    this.#followedAt = performance.now();
     this.#setFollowing(true);
-    this.#stickToBottom();
-    if (missing) {
-      this.#callbacks.onNewest();
-    }
+    this.#flush();
   }
 
-  get #last() {
-    return this.#first + this.#rendered - 1;
+  /** Goes to line `number`. */
+  goToLine(number) {
+    const line = Math.max(1, Math.min(number, this.total));
+    this.#reveal(line);
+    this.#setFollowing(false);
+    this.#scroller.goTo(this.#map.rowOf(line), { share: JUMP_SHARE });
+    this.#schedule();
+  }
+
+  // --- Building and listening ----------------------------------------------------------------------
+
+  #build(root) {
+    this.#partial.element.classList.add("log-partial");
+    this.#partial.element.hidden = true;
+    this.#scroller = new Scroller(this.#element, this.#host(), [this.#partial.element, this.#footer]);
+    this.#selection = new LogSelection(this.#scroller.lines, {
+      onSelected: () => this.#setFollowing(false),
+    });
+    this.#box = new SearchBox({
+      onQuery: (query) => this.#queryChanged(query),
+      onStep: (direction) => this.#step(direction),
+      onFilter: (isOn, context) => this.#filterChanged(isOn, context),
+      onClose: () => this.#element.focus({ preventScroll: true }),
+    });
+    this.#goto = new GotoBox((text) => this.#goTo(text), () => this.#element.focus({ preventScroll: true }));
+    this.#toolbar = new LogToolbar(this.#actions(), { rawUrl: this.#source.rawUrl });
+    this.#ticks = new LogTicks((number) => this.#map.rowOf(number) / Math.max(1, this.#map.count - 1));
+    // Within what scrolls, so that a wheel above the pill scrolls too.
+    const dock = make("div", { className: "log-dock" }, this.#pill);
+    this.#element.append(dock);
+    const frame = make("div", { className: "log-frame" }, this.#element, this.#ticks.element, this.#box.element, this.#goto.element, this.#toast);
+    root.append(this.#toolbar.element, frame, this.#keys);
+  }
+
+  #actions() {
+    return {
+      search: () => this.#openSearch(),
+      goto: () => this.#goto.open(),
+      follow: () => this.follow(),
+      first: () => this.goToLine(1),
+      help: () => this.#keys.showModal(),
+      wrap: () => this.#setWrap(!this.#wrap),
+      times: () => this.#setTimes(MODES[(MODES.indexOf(this.#times) + 1) % MODES.length]),
+      setTimes: (mode) => this.#setTimes(mode),
+      folds: () => this.#toggleFolds(),
+      theme: () => dispatchEvent(new Event("theme-next")),
+      nextError: () => this.#stepError(1),
+      previousError: () => this.#stepError(-1),
+      nextMatch: () => this.#step(1),
+      previousMatch: () => this.#step(-1),
+      filter: () => this.#box.isOpen && this.#box.toggleFilter(),
+      copyLines: () => this.#target && this.#copyTarget(),
+      copyLink: () => this.#target && this.#copyLink(),
+      unmark: () => this.#setTarget(null),
+      escape: () => this.#escape(),
+    };
   }
 
   #listen() {
-    this.#scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
-    this.#scroller.addEventListener("wheel", (event) => this.#wheeled(event), { passive: true });
-    this.#scroller.addEventListener("copy", (event) => this.#copy(event));
-    this.#scroller.addEventListener("keydown", (event) => this.#selectAll(event));
-    // Rows change height when the window does, and when their chunk comes into sight.
-    const observer = new ResizeObserver(() => this.#stickToBottom());
-    observer.observe(this.#scroller);
-    observer.observe(this.#lines);
+    listenToKeys(this.#actions());
+    this.#pill.addEventListener("click", () => this.follow());
+    this.#element.addEventListener("wheel", (event) => this.#wheeled(event), { passive: true });
+    this.#element.addEventListener("keydown", (event) => this.#keyed(event));
+    this.#listenToTouch();
+    this.#scroller.lines.addEventListener("click", (event) => this.#clicked(event));
+    document.addEventListener("copy", (event) => this.#copied(event));
+    document.addEventListener("keydown", (event) => this.#keyedBeside(event));
+    document.addEventListener("visibilitychange", () => this.#visibilityChanged());
+    addEventListener("hashchange", () => this.#followLink());
+    new ResizeObserver(() => this.#resized()).observe(this.#element);
   }
 
-  #scrolled() {
-    const { scrollTop } = this.#scroller;
-    const below = this.#bottomNow() - scrollTop;
-    const moved = scrollTop - this.#scrollTop;
-    this.#scrollTop = scrollTop;
-    if (this.#following && moved < -1 && below > 1) {
-      // Only a reader moves up: what we do ourselves was noted before this event came.
-      this.#setFollowing(false);
-    } else if (!this.#following && moved > 0 && this.#unseen === 0 && this.#caughtUp(below)) {
-      this.#setFollowing(true);
-      this.#stickToBottom();
-    }
-  }
-
-  // New lines move the bottom away from a reader who scrolls to it: where it just was counts too.
-  #caughtUp(below) {
-    const { at, before } = this.#bottom;
-    const isRecent = performance.now() - at < 2 * CATCH_UP_MS;
-    return below <= BOTTOM_PX || (isRecent && this.#scroller.scrollTop >= before - BOTTOM_PX);
-  }
-
-  #noteBottom() {
-    const at = performance.now();
-    if (!this.#following && at - this.#bottom.at >= CATCH_UP_MS) {
-      this.#bottom = { at, now: this.#bottomNow(), before: this.#bottom.now };
-    }
-  }
-
-  #resetBottom() {
-    const bottom = this.#bottomNow();
-    this.#bottom = { at: performance.now(), now: bottom, before: bottom };
-  }
-
-  #bottomNow() {
-    return this.#scroller.scrollHeight - this.#scroller.clientHeight;
+  #listenToTouch() {
+    let from = 0;
+    const y = (event) => event.touches[0]?.clientY ?? 0;
+    this.#element.addEventListener("touchstart", (event) => (from = y(event)), { passive: true });
+    const moved = (event) => y(event) > from + 4 && this.#setFollowing(false);
+    this.#element.addEventListener("touchmove", moved, { passive: true });
   }
 
   // The first pixels of a smooth scroll must not be undone by the next line that comes.
-  #wheeled(event) {
-    if (event.deltaY < 0 && this.#scroller.scrollTop > 0) {
+  #wheeled({ deltaY }) {
+    const { scrollTop, scrollHeight, clientHeight } = this.#element;
+    if (deltaY < 0 && scrollTop > 0) {
+      this.#setFollowing(false);
+    } else if (deltaY > 0 && scrollTop >= scrollHeight - clientHeight - 2) {
+      this.#setFollowing(true);
+    }
+  }
+
+  #keyed(event) {
+    const isCommand = (event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey;
+    if (isCommand && event.key.toLowerCase() === "a") {
+      // Where the log has the focus, all of the log is meant, not the page around it.
+      this.#selection.selectAll();
+      event.preventDefault();
+    } else if (SCROLL_UP_KEYS.includes(event.key) && this.#element.scrollTop > 0) {
       this.#setFollowing(false);
     }
   }
 
-  #noteScroll() {
-    this.#scrollTop = this.#scroller.scrollTop;
-  }
-
-  #stickToBottom() {
-    if (this.#following) {
-      this.#scroller.scrollTop = this.#scroller.scrollHeight;
-      this.#noteScroll();
+  // Who has just come to the page has the focus nowhere, and expects the log to scroll.
+  #keyedBeside(event) {
+    const page = this.#element.clientHeight * 0.9;
+    const steps = { ArrowUp: -40, ArrowDown: 40, PageUp: -page, PageDown: page };
+    if (event.target === document.body && event.key in steps) {
+      this.#element.focus({ preventScroll: true });
+      this.#keyed(event);
+      this.#scroller.moveBy(steps[event.key]);
+      event.preventDefault();
     }
   }
 
+  // A browser opens six connections to a host: tabs in the background hold none.
+  #visibilityChanged() {
+    if (document.hidden) {
+      this.#wasSearching = this.#search.running;
+      this.#search.stop();
+    } else if (this.#wasSearching) {
+      this.#wasSearching = false;
+      this.#restartSearch();
+    }
+  }
+
+  #clicked(event) {
+    const { target } = event;
+    const row = target.closest(".log-line");
+    const number = Number(row?.dataset.number);
+    if (target.closest(".log-number")) {
+      event.preventDefault();
+      this.#numberClicked(number, event.shiftKey);
+    } else if (target.closest(".log-fold")) {
+      this.#toggleFold(number);
+    } else if (target.closest(".log-json")) {
+      toggle(this.#expanded, number);
+      this.#setFollowing(false);
+      this.#scroller.refresh();
+    } else if (target.closest(".log-more")) {
+      toggle(this.#whole, number);
+      this.#scroller.refresh();
+    } else if (target.closest(".log-gap")) {
+      this.#box.toggleFilter();
+      this.goToLine(Math.ceil(Number(target.closest(".log-gap").dataset.first)));
+    }
+  }
+
+  #resized() {
+    const style = getComputedStyle(this.#element);
+    const character = parseFloat(style.fontSize) * 0.602;
+    this.#columns = Math.max(20, Math.floor(this.#element.clientWidth / character) - 10);
+    const bar = this.#element.offsetWidth - this.#element.clientWidth;
+    this.#element.parentElement.style.setProperty("--scrollbar", `${bar}px`);
+  }
+
+  // --- Rows ----------------------------------------------------------------------------------------
+
+  #host() {
+    const view = this;
+    return {
+      get count() {
+        return view.#map.count;
+      },
+      key: (row) => keyOf(view.#map.at(row)),
+      estimate: (row) => view.#estimate(row),
+      show: (row, element) => view.#showRow(row, element),
+      isPinned: (key) => view.#selection.isPinned(key),
+      shown: (first, last) => view.#shown(first, last),
+      moved: (isUp) => view.#moved(isUp),
+      reachedEnd: () => view.#setFollowing(true),
+    };
+  }
+
+  #estimate(row) {
+    const { number } = this.#map.at(row);
+    const known = number === undefined ? null : this.#rows.row(number);
+    if (!known) {
+      return 1;
+    }
+    if (known.hidden || this.#tentative.hidden.has(number)) {
+      return 0;
+    }
+    return this.#wrap && known.runs.length ? Math.ceil(textOf(known.runs).length / this.#columns) || 1 : 1;
+  }
+
+  #showRow(row, element) {
+    const { number, gap } = this.#map.at(row);
+    if (gap) {
+      const found = element?.logGap ?? new GapRow();
+      found.element.dataset.first = gap[0];
+      found.show(gap);
+      return found.element;
+    }
+    const found = element?.logRow ?? new LogRow(number);
+    found.show(this.#model(number));
+    return found.element;
+  }
+
+  #model(number) {
+    const row = this.#rows.row(number);
+    const runs = row ? (this.#tentative.changed.get(number) ?? row.runs) : null;
+    const fold = this.#filter.isOn ? null : this.#marks.folds.at(number);
+    const isMatch = this.#isMatch(number);
+    const model = {
+      runs,
+      hidden: Boolean(row?.hidden || this.#tentative.hidden.has(number)),
+      ranges: isMatch && runs ? this.#highlighter.ranges(textOf(runs)) : NO_RANGES,
+      isTarget: Boolean(this.#target) && this.#target[0] <= number && number <= this.#target[1],
+      isMatch,
+      isCurrent: number === this.#current,
+      isContext: this.#filter.isOn && !isMatch,
+      fold: fold && foldModel(fold),
+      foldKey: fold ? `${fold.shut} ${fold.errors}` : "",
+      isFoldEnd: this.#marks.folds.isEnd(number),
+      depth: this.#filter.isOn ? 0 : Math.min(3, this.#marks.folds.depth(number)),
+      isExpanded: this.#expanded.has(number),
+      isWhole: this.#whole.has(number),
+      ...this.#timeOf(number),
+    };
+    model.flags = `${model.hidden} ${model.isTarget} ${isMatch} ${model.isCurrent} ${model.isContext} ${model.depth}`;
+    return model;
+  }
+
+  #timeOf(number) {
+    if (this.#times === "off") {
+      return { time: "", timeTitle: "" };
+    }
+    const ms = this.#store.time(number);
+    const before = { startedMs: this.#store.startedMs, beforeMs: this.#store.time(number - 1) };
+    return { time: timeText(this.#times, ms, before), timeTitle: fullTime(ms) };
+  }
+
+  #isMatch(number) {
+    const { matches } = this.#search;
+    return this.#query !== null && matches[lastAtMost(matches, number)] === number;
+  }
+
+  #shown(first, last) {
+    if (this.#map.count === 0) {
+      return;
+    }
+    const [from, to] = [this.#map.at(first), this.#map.at(last)];
+    const [start, end] = [Math.floor(keyOf(from)), Math.ceil(keyOf(to))];
+    // The line before the first one has a time that the first one's may be told from.
+    this.#store.want(this.#filter.isOn ? this.#map.pieces(start, end) : [[Math.max(1, start - 1), end]]);
+  }
+
+  /** With the next frame, the rows are looked at again, not the counts alone. */
+  #schedule() {
+    this.#isDirty = true;
+    this.#scheduleCounts();
+  }
+
+  #scheduleCounts() {
+    this.#frame ||= requestAnimationFrame(() => (this.#isDirty ? this.#flush() : this.#flushCounts()));
+  }
+
+  #flush() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    this.#isDirty = false;
+    this.#showDigits();
+    this.#showPartial();
+    if (this.#following) {
+      this.#scroller.stickToEnd();
+    } else {
+      this.#scroller.refresh();
+    }
+    this.#showPill();
+    this.#showCounts();
+  }
+
+  #showPartial() {
+    const text = this.#partialText;
+    this.#tentative = text ? this.#rows.tentative(text) : NO_CHANGE;
+    const { element } = this.#partial;
+    element.hidden = !text || this.#filter.isOn;
+    if (text) {
+      element.dataset.number = this.total + 1;
+      this.#partial.renumber(this.total + 1);
+      this.#partial.show({ ...emptyModel(), runs: this.#tentative.runs, isPartial: true });
+    }
+  }
+
+  // The gutter is as wide as the longest number; a step of it moves every row, so it rarely steps.
+  #showDigits() {
+    const digits = Math.max(3, String(this.total + 1).length);
+    if (this.#element.dataset.digits !== String(digits)) {
+      this.#element.dataset.digits = digits;
+      this.#element.style.setProperty("--gutter-digits", digits);
+    }
+  }
+
+  #grown(count) {
+    if (!this.#following) {
+      this.#newSinceLeft += count;
+    }
+    this.#map.grow(this.total);
+    if (this.#following) {
+      this.#schedule();
+    } else {
+      this.#scroller.grown();
+      this.#scheduleCounts();
+    }
+  }
+
+  // For a reader who looks at older lines nothing has changed but how many there are.
+  #flushCounts() {
+    this.#frame = 0;
+    this.#showDigits();
+    this.#showPill();
+    this.#showCounts();
+  }
+
+  // --- Following -----------------------------------------------------------------------------------
+
   #setFollowing(following) {
+    if (following) {
+      this.#newSinceLeft = 0;
+    } else if (this.#following) {
+      this.#scroller.letGo();
+    }
     const changed = this.#following !== following;
     this.#following = following;
-    this.#newSinceLeft = 0;
     // Read aloud line by line while the newest is what the reader is at, silent otherwise.
-    this.#scroller.setAttribute("aria-live", following ? "polite" : "off");
-    this.#scroller.classList.toggle("is-following", following);
+    this.#element.setAttribute("aria-live", following ? "polite" : "off");
+    this.#element.classList.toggle("is-following", following);
     this.#showPill();
     if (changed) {
-      this.#resetBottom();
-      this.#callbacks.onFollowing?.(following);
+      this.#schedule();
+    }
+  }
+
+  // What comes right after the wish to follow is the rest of a smooth scroll that it has ended.
+  #moved(isUp) {
+    if (isUp && performance.now() - this.#followedAt < SMOOTH_MS) {
+      this.#schedule();
+    } else if (isUp) {
+      this.#setFollowing(false);
     }
   }
 
   #showPill() {
     this.#pill.hidden = this.#following;
     const count = this.#newSinceLeft;
-    const text = count > 0 ? `${formatQuantity(count, "new line")}` : "Jump to newest";
+    const text = count > 0 ? formatQuantity(count, "new line") : this.#isLive ? "Jump to newest" : "Jump to the end";
     if (this.#pill.textContent !== text) {
       this.#pill.textContent = text;
     }
   }
 
-  #schedule() {
-    this.#frame ||= requestAnimationFrame(() => this.#flush());
+  #showCounts() {
+    this.#toolbar.showCounts(this.total, this.#marks.errorCount);
   }
 
-  #flush() {
-    cancelAnimationFrame(this.#frame);
-    this.#frame = 0;
-    if (this.#pending.length > 0) {
-      const lines = this.#pending;
-      this.#pending = [];
-      this.#renderAtEnd(lines);
-    }
-    this.#renderPartial();
-    this.#showEarlier();
-    this.#showPill();
-    this.#noteBottom();
-    this.#stickToBottom();
+  // --- Which lines are shown -----------------------------------------------------------------------
+
+  #mapAll() {
+    const { matches } = this.#search;
+    this.#map = this.#filter.isOn
+      ? RowMap.around(matches, this.#filter.context, this.total)
+      : RowMap.without(this.#marks.folds.hidden(), this.total);
   }
 
-  /** Lets go of pending lines that would be dropped as soon as they were rendered. */
-  #boundPending() {
-    if (this.#following) {
-      const excess = this.#pending.length - MAX_LINES;
-      // In steps, so that a flood between two frames is not copied over and over.
-      if (excess > MAX_LINES) {
-        this.#skipTo(this.#last + 1 + excess);
-        this.#pending = this.#pending.slice(excess);
-      }
-      return;
+  /** Shows other rows than before, with the line at the top of the view where it was. */
+  #remap(keep = null) {
+    const at = this.#map.count > 0 ? this.#scroller.place : null;
+    const number = keep ?? at?.key;
+    const offset = keep === null ? (at?.offset ?? 0) : this.#offsetOf(keep);
+    this.#mapAll();
+    if (!this.#following && number !== undefined) {
+      this.#scroller.goTo(this.#map.rowOf(Math.ceil(number)), { offset });
     }
-    const room = Math.max(0, MAX_LINES - this.#rendered);
-    if (this.#pending.length > room) {
-      this.#unseen += this.#pending.length - room;
-      this.#pending = this.#pending.slice(0, room);
-    }
+    this.#schedule();
   }
 
-  /** Goes on at line `number`, with none of the rows before it. */
-  #skipTo(number) {
-    this.#lines.replaceChildren();
-    this.#first = number;
-    this.#rendered = 0;
-    // The colours in force there stand in lines that were skipped; nearly always it is none.
-    this.#ansi = new AnsiLines();
+  #offsetOf(number) {
+    const row = this.#scroller.elementOf(number);
+    return row ? this.#element.getBoundingClientRect().top - row.getBoundingClientRect().top : 0;
   }
 
-  #renderAtEnd(lines) {
-    let rest = lines;
-    if (this.#following && rest.length >= MAX_LINES) {
-      const excess = rest.length - MAX_LINES;
-      this.#skipTo(this.#last + 1 + excess);
-      rest = rest.slice(excess);
+  #reveal(number) {
+    if (this.#filter.isOn && !this.#map.has(number)) {
+      this.#box.toggleFilter();
     }
-    this.#showGutter(this.#last + rest.length);
-    rest = this.#fillLastChunk(rest);
-    this.#lines.append(this.#chunks(rest, this.#last + 1, this.#ansi));
-    this.#rendered += rest.length;
-    if (this.#following) {
-      this.#dropOldest();
+    if (this.#marks.folds.reveal(number)) {
+      this.#mapAll();
     }
   }
 
-  #fillLastChunk(lines) {
-    const chunk = this.#lines.lastElementChild;
-    const room = chunk ? CHUNK_LINES - chunk.childElementCount : 0;
-    if (room <= 0) {
-      return lines;
-    }
-    const taken = lines.slice(0, room);
-    chunk.append(this.#rows(taken, this.#last + 1, this.#ansi));
-    this.#setChunkHeight(chunk);
-    this.#rendered += taken.length;
-    return lines.slice(room);
-  }
-
-  #chunks(lines, firstLine, ansi) {
-    const fragment = document.createDocumentFragment();
-    for (let start = 0; start < lines.length; start += CHUNK_LINES) {
-      const chunk = block("log-chunk");
-      chunk.append(this.#rows(lines.slice(start, start + CHUNK_LINES), firstLine + start, ansi));
-      this.#setChunkHeight(chunk);
-      fragment.append(chunk);
-    }
-    return fragment;
-  }
-
-  // The height that a chunk out of sight is taken to have until it was once in sight.
-  #setChunkHeight(chunk) {
-    const height = chunk.childElementCount * LINE_PX;
-    chunk.style.setProperty("contain-intrinsic-block-size", `auto ${height}px`);
-  }
-
-  #rows(lines, firstLine, ansi) {
-    const fragment = document.createDocumentFragment();
-    for (const [index, line] of lines.entries()) {
-      const row = block("log-line");
-      row.dataset.number = firstLine + index;
-      ansi.render(line, row);
-      row.append("\n");
-      fragment.append(row);
-    }
-    return fragment;
-  }
-
-  #renderPartial() {
-    const text = this.#unseen === 0 ? this.#partialText : null;
-    this.#partial.replaceChildren();
-    this.#partial.hidden = !text;
-    if (text) {
-      this.#showGutter(this.#last + 1);
-      this.#partial.dataset.number = this.#last + 1;
-      this.#ansi.renderTentatively(text, this.#partial);
-    }
-  }
-
-  #dropOldest() {
-    while (this.#rendered > MAX_LINES && this.#lines.childElementCount > 1) {
-      const chunk = this.#lines.firstElementChild;
-      this.#first += chunk.childElementCount;
-      this.#rendered -= chunk.childElementCount;
-      chunk.remove();
-    }
-  }
-
-  #dropNewest() {
-    while (this.#rendered > MAX_LINES && this.#lines.childElementCount > 1) {
-      const chunk = this.#lines.lastElementChild;
-      this.#rendered -= chunk.childElementCount;
-      this.#unseen += chunk.childElementCount;
-      chunk.remove();
-    }
-    if (this.#unseen > 0) {
-      this.#setFollowing(false);
-      this.#renderPartial();
-    }
-  }
-
-  #askEarlier() {
+  #toggleFold(number) {
+    const fold = this.#marks.folds.at(number);
+    this.#marks.folds.set(number, !fold.shut);
     this.#setFollowing(false);
-    this.#earlier.disabled = true;
-    this.#earlier.textContent = "Loading…";
-    this.#callbacks.onEarlier(this.#first);
+    this.#remap(number);
   }
 
-  #earlierDone() {
-    this.#earlier.disabled = false;
-    this.#showEarlier();
+  #toggleFolds() {
+    const hidden = this.#marks.folds.hidden().length > 0;
+    this.#marks.folds.setAll(!hidden);
+    this.#remap();
   }
 
-  #showEarlier() {
-    const count = this.#first - 1;
-    this.#earlier.hidden = count <= 0;
-    if (!this.#earlier.disabled) {
-      this.#earlier.textContent = `Show earlier lines (${formatCount(count)})`;
+  #marksChanged() {
+    const { folds, errors, errorsKnown } = this.#marks;
+    this.#showTicks();
+    this.#toolbar.showChoices({ wrap: this.#wrap, times: this.#times, hasFolds: folds.size > 0 });
+    if (folds.size > 0 && errorsKnown && (this.#following || !this.#foldsSettled)) {
+      this.#foldsSettled = true;
+      const isTarget = ({ first, last }) => Boolean(this.#target) && this.#target[1] > first && this.#target[0] <= last;
+      folds.settle(errors, isTarget);
+      this.#remapTimer ||= setTimeout(() => {
+        this.#remapTimer = 0;
+        this.#remap();
+      }, 0);
+    }
+    this.#schedule();
+  }
+
+  // --- Search --------------------------------------------------------------------------------------
+
+  #openSearch() {
+    if (this.#box.isOpen && this.#box.element.contains(document.activeElement)) {
+      return false; // the browser's own search, on a second Ctrl+F
+    }
+    const selected = String(getSelection());
+    this.#goto.element.hidden = true;
+    this.#box.open(selected.length < 200 && !selected.includes("\n") ? selected : "");
+    return true;
+  }
+
+  #queryChanged(query) {
+    this.#query = query;
+    this.#current = null;
+    this.#wantsJump = Boolean(query);
+    this.#highlighter.query = query;
+    this.#restartSearch();
+    this.#schedule();
+  }
+
+  #restartSearch() {
+    if (this.#query) {
+      this.#search.start(this.#query);
+    } else {
+      this.#search.reset();
     }
   }
 
-  // The gutter is as wide as the longest number; a step of it moves every row, so it rarely steps.
-  #showGutter(lastNumber = this.#last) {
-    const digits = Math.max(3, String(lastNumber).length);
-    if (digits !== this.#gutterDigits) {
-      this.#gutterDigits = digits;
-      this.#scroller.style.setProperty("--gutter-digits", digits);
+  #found() {
+    this.#showFound();
+    this.#showTicks();
+    if (this.#wantsJump) {
+      this.#jumpToFirst();
+    }
+    if (this.#filter.isOn) {
+      this.#remapTimer ||= setTimeout(() => {
+        this.#remapTimer = 0;
+        this.#remap();
+      }, REMAP_MS);
+    }
+    this.#schedule();
+  }
+
+  // What a reader typed is looked for from where they are, and from the start if it isn't there.
+  #jumpToFirst() {
+    const { matches, done } = this.#search;
+    const next = nextMatch(matches, this.#firstVisible() - 1);
+    if (next !== null || done) {
+      this.#wantsJump = false;
+      const match = next ?? matches[0] ?? null;
+      if (match !== null) {
+        this.#goToMatch(match);
+      }
     }
   }
 
-  #copy(event) {
-    const selection = getSelection();
-    if (selection.rangeCount === 0 || selection.isCollapsed) {
+  #step(direction) {
+    const { matches } = this.#search;
+    if (matches.length === 0) {
       return;
     }
-    // Rows hold their newlines, so the text of the range is the log's; a browser would add its own.
-    const text = this.#within(selection.getRangeAt(0)).cloneContents().textContent;
-    event.clipboardData.setData("text/plain", text);
+    this.#wantsJump = false;
+    const from = this.#current ?? this.#firstVisible() - (direction > 0 ? 1 : 0);
+    const match = direction > 0
+      ? (nextMatch(matches, from) ?? matches[0])
+      : (previousMatch(matches, from) ?? matches.at(-1));
+    this.#goToMatch(match);
+  }
+
+  #goToMatch(number) {
+    this.#current = number;
+    this.#setFollowing(false);
+    if (!this.#map.has(number) || !this.#isInSight(number)) {
+      this.goToLine(number);
+    }
+    this.#showFound();
+    this.#schedule();
+  }
+
+  // Whether a line is in sight as a whole, and not behind the box.
+  #isInSight(number) {
+    const row = this.#scroller.elementOf(number)?.getBoundingClientRect();
+    const view = this.#element.getBoundingClientRect();
+    const top = this.#box.isOpen ? this.#box.element.getBoundingClientRect().bottom : view.top;
+    return Boolean(row) && row.top >= top && row.bottom <= view.bottom;
+  }
+
+  #showFound() {
+    const { matches, count, done, searched, of, error } = this.#search;
+    const position = this.#current === null ? 0 : lastAtMost(matches, this.#current) + 1;
+    const truncated = done && count > matches.length && matches.length > 0
+      ? `The first ${formatCount(matches.length)} of them can be gone through.`
+      : "";
+    this.#box.show({ count, position, done, searched, of, error, truncated });
+  }
+
+  #filterChanged(isOn, context) {
+    const keep = this.#current;
+    this.#filter = { isOn, context };
+    this.#element.classList.toggle("is-filtered", isOn);
+    if (keep !== null && this.#scroller.elementOf(keep)) {
+      this.#remap(keep);
+    } else {
+      this.#remap();
+    }
+  }
+
+  #showTicks() {
+    this.#ticks.show([
+      [this.#marks.errors, "--log-red"],
+      [this.#query ? this.#search.matches : [], "--log-match"],
+    ]);
+  }
+
+  #stepError(direction) {
+    const { errors, errorsKnown } = this.#marks;
+    this.#marks.askErrors();
+    if (errors.length === 0) {
+      this.#say(errorsKnown ? "No errors in this log." : "Looking for errors…");
+      return;
+    }
+    const at = this.#errorAt ?? this.#firstVisible() - (direction > 0 ? 1 : 0);
+    const error = direction > 0
+      ? (nextMatch(errors, at) ?? errors[0])
+      : (previousMatch(errors, at) ?? errors.at(-1));
+    this.goToLine(error);
+    this.#setTarget([error, error]);
+  }
+
+  // The error that was gone to last, as long as it is what is marked.
+  get #errorAt() {
+    return this.#target && this.#target[0] === this.#target[1] ? this.#target[0] : null;
+  }
+
+  // --- Links and places ----------------------------------------------------------------------------
+
+  #followLink() {
+    const target = parseLink(location.hash);
+    if (!target) {
+      return;
+    }
+    this.#setTarget(target, { isLink: true });
+    this.#targetFrom = target[0];
+    if (target[0] > this.total) {
+      this.#say(`Line ${formatCount(target[0])} isn't there: the log has ${formatQuantity(this.total, "line")}.`);
+      return;
+    }
+    this.goToLine(target[0]);
+  }
+
+  #numberClicked(number, isRange) {
+    const from = isRange && this.#target ? this.#targetFrom : number;
+    this.#targetFrom = from;
+    this.#setTarget(number < from ? [number, from] : [from, number]);
+  }
+
+  #setTarget(target, { isLink = false } = {}) {
+    this.#target = target;
+    this.#toolbar.showTarget(target);
+    if (!isLink) {
+      history.replaceState(history.state, "", target ? formatLink(target) : location.pathname + location.search);
+    }
+    if (target && !isLink) {
+      this.#setFollowing(false);
+    }
+    this.#schedule();
+  }
+
+  async #goTo(text) {
+    const place = parsePlace(text, this.#store.startedMs);
+    if (!place) {
+      return "That is neither a line number nor a time.";
+    }
+    let { line } = place;
+    if (place.time !== undefined) {
+      try {
+        line = (await this.#source.lines({ time: place.time, count: 1 })).from;
+      } catch (error) {
+        return error.message;
+      }
+    }
+    line = line < 0 ? Math.max(1, this.total + 1 + line) : line;
+    if (line > this.total) {
+      this.follow();
+      return place.time === undefined ? `The log has ${formatQuantity(this.total, "line")}.` : "No line was written at that time or later.";
+    }
+    this.#setTarget([line, line]);
+    this.#targetFrom = line;
+    this.goToLine(line);
+    return "";
+  }
+
+  #visibleNumbers() {
+    if (this.#map.count === 0) {
+      return [1, 0];
+    }
+    const [first, last] = this.#scroller.visibleRows;
+    return [Math.ceil(keyOf(this.#map.at(first))), Math.ceil(keyOf(this.#map.at(last)))];
+  }
+
+  #firstVisible() {
+    return this.#visibleNumbers()[0];
+  }
+
+  #escape() {
+    if (this.#box.isOpen) {
+      this.#box.close();
+    } else if (this.#target) {
+      this.#setTarget(null);
+    } else {
+      return false;
+    }
+    return true;
+  }
+
+  // --- Choices -------------------------------------------------------------------------------------
+
+  #setWrap(wrap) {
+    this.#wrap = wrap;
+    prefer("wrap", wrap);
+    this.#applyChoices();
+    this.#scroller.relearn();
+  }
+
+  #setTimes(mode) {
+    this.#times = mode;
+    prefer("times", mode);
+    this.#applyChoices();
+    this.#scroller.relearn();
+  }
+
+  #applyChoices() {
+    this.#element.classList.toggle("is-unwrapped", !this.#wrap);
+    this.#element.dataset.times = this.#times;
+    this.#store.withTimes = this.#times !== "off";
+    this.#toolbar.showChoices({ wrap: this.#wrap, times: this.#times, hasFolds: this.#marks.folds.size > 0 });
+    this.#schedule();
+  }
+
+  // --- Copying -------------------------------------------------------------------------------------
+
+  #copied(event) {
+    if (event.target.closest?.("input, textarea, dialog")) {
+      return;
+    }
+    const range = this.#selection.range;
+    if (!range && !this.#selection.all) {
+      return;
+    }
     event.preventDefault();
-  }
-
-  // Where the log has the focus, all of the log is meant, not the page around it.
-  #selectAll(event) {
-    const isCommand = (event.ctrlKey || event.metaKey) && !event.shiftKey && !event.altKey;
-    if (isCommand && event.key.toLowerCase() === "a") {
-      const selection = getSelection();
-      selection.removeAllRanges();
-      selection.addRange(this.#allRows());
-      event.preventDefault();
+    const { pieces, trim } = this.#selected(range);
+    const lines = linesIn(pieces);
+    const text = lines <= MAX_COPIED_LINES ? textHere(this.#rows, pieces) : null;
+    if (text !== null) {
+      event.clipboardData.setData("text/plain", trim(text));
+    } else {
+      this.#copy(pieces, trim);
     }
   }
 
-  #allRows() {
-    const rows = document.createRange();
-    rows.setStartBefore(this.#lines);
-    rows.setEndAfter(this.#partial);
-    return rows;
+  // What is to be copied: pieces of whole lines, and how their text is cut at both ends.
+  #selected(range) {
+    const partial = this.#partialText ? this.#partial.text : "";
+    if (this.#selection.all) {
+      return { pieces: this.#map.pieces(1, this.total), trim: (text) => text + partial };
+    }
+    const [start, end] = range;
+    const pieces = this.#filter.isOn
+      ? this.#map.pieces(start.number, end.number)
+      : [[start.number, Math.min(end.number, this.total)]];
+    return { pieces, trim: (text) => this.#cut(text, start, end, partial) };
   }
 
-  // The part of `range` that is rows, for a selection may begin or end in what is around them.
-  #within(range) {
-    const part = range.cloneRange();
-    const rows = this.#allRows();
-    if (part.compareBoundaryPoints(Range.START_TO_START, rows) < 0) {
-      part.setStart(rows.startContainer, rows.startOffset);
+  #cut(text, start, end, partial) {
+    if (start.number > this.total) {
+      return partial.slice(start.column, end.column);
     }
-    if (part.compareBoundaryPoints(Range.END_TO_END, rows) > 0) {
-      part.setEnd(rows.endContainer, rows.endOffset);
+    let kept = text;
+    if (end.number > this.total) {
+      kept += partial.slice(0, end.column);
+    } else if (end.column !== Infinity && !this.#isChanged(end.number)) {
+      const lastLine = text.lastIndexOf("\n", text.length - 2) + 1;
+      kept = text.slice(0, lastLine + end.column);
     }
-    return part;
+    return this.#isChanged(start.number) ? kept : kept.slice(start.column);
   }
+
+  // Whether the row shows something else than the text of its line, so that columns say nothing.
+  #isChanged(number) {
+    return this.#expanded.has(number) || Boolean(this.#marks.folds.at(number));
+  }
+
+  async #copy(pieces, trim = (text) => text) {
+    const lines = linesIn(pieces);
+    if (lines > MAX_COPIED_LINES) {
+      this.#say(`These are ${formatQuantity(lines, "line")}; up to ${formatCount(MAX_COPIED_LINES)} can be copied. The raw log has them all.`);
+      return;
+    }
+    this.#say(`Copying ${formatQuantity(lines, "line")}…`);
+    try {
+      const here = textHere(this.#rows, pieces);
+      const text = here ?? (await fetchText((query) => this.#source.lines(query), pieces));
+      await navigator.clipboard.writeText(trim(text));
+      this.#say(`Copied ${formatQuantity(lines, "line")}.`);
+    } catch (error) {
+      this.#say(`They could not be copied: ${error.message}`);
+    }
+  }
+
+  #copyTarget() {
+    const [first, last] = this.#target;
+    this.#copy([[first, Math.min(last, this.total)]]);
+  }
+
+  async #copyLink() {
+    try {
+      await navigator.clipboard.writeText(location.origin + location.pathname + formatLink(this.#target));
+      this.#say("Copied the link.");
+    } catch (error) {
+      this.#say(`The link could not be copied: ${error.message}`);
+    }
+  }
+
+  #say(sentence) {
+    this.#toast.textContent = sentence;
+    this.#toast.hidden = false;
+    clearTimeout(this.#toastTimer);
+    this.#toastTimer = setTimeout(() => (this.#toast.hidden = true), TOAST_MS);
+  }
+}
+
+// Rows are told apart, and ordered, by the number of their line; a gap stands before its first.
+function keyOf({ number, gap }) {
+  return number ?? gap[0] - 0.5;
+}
+
+function linesIn(pieces) {
+  return pieces.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+}
+
+function toggle(set, value) {
+  if (!set.delete(value)) {
+    set.add(value);
+  }
+}
+
+function foldModel({ title, first, last, shut, errors }) {
+  return { title, count: last - first - 1, shut, errors };
+}
+
+function emptyModel() {
+  return {
+    runs: [], hidden: false, ranges: NO_RANGES, isTarget: false, isMatch: false, isCurrent: false,
+    isContext: false, fold: null, foldKey: "", isFoldEnd: false, depth: 0, isExpanded: false,
+    isWhole: false, time: "", timeTitle: "", flags: "",
+  };
 }

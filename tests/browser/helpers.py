@@ -71,7 +71,7 @@ def open_log(page: Page, server: Server, deployment_id: str) -> None:
 
 
 def shown_text(page: Page) -> str:
-    """The text of all complete lines in the view."""
+    """The text of the complete lines that have rows: those in sight, and some around them."""
     return str(page.locator(".log-lines").evaluate("element => element.textContent"))
 
 
@@ -88,7 +88,7 @@ def wait_for_line(page: Page, text: str) -> None:
 
 
 def wait_for_text(page: Page, text: str) -> None:
-    """Wait until the complete lines in the view are exactly `text`."""
+    """Wait until the complete lines in the view, few enough to have rows, are exactly `text`."""
     try:
         page.wait_for_function(
             "text => document.querySelector('.log-lines').textContent === text",
@@ -98,6 +98,17 @@ def wait_for_text(page: Page, text: str) -> None:
     except Exception:
         assert shown_text(page) == text
         raise
+
+
+def copied_text(page: Page) -> str:
+    """The whole log as the view gives it to a reader who selects and copies all of it."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("navigator.clipboard.writeText('')")
+    page.get_by_role("log").focus()
+    page.keyboard.press("Control+A")
+    page.keyboard.press("Control+C")
+    wait_until(lambda: page.evaluate("navigator.clipboard.readText()") != "")
+    return str(page.evaluate("navigator.clipboard.readText()"))
 
 
 def overflow_px(page: Page) -> int:

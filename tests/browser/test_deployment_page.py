@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from .helpers import (
     Server,
+    copied_text,
     launch,
     launch_to_end,
     open_log,
@@ -119,7 +120,8 @@ def test_a_killed_server_costs_the_view_no_line_and_repeats_none(
     expect(page.locator("#state")).to_have_text("Succeeded")
     expected = "".join(f"line {number}\n" for number in range(1, 251))
     assert server.log(deployment_id).decode() == expected
-    wait_for_text(page, expected)
+    wait_for_line(page, "line 250")
+    assert copied_text(page) == expected
     assert page.evaluate("window.neverReloaded") is True
 
 
@@ -139,7 +141,8 @@ def test_a_hidden_tab_holds_no_connection_and_misses_nothing(page: Page, server:
     server.wait_for_end(deployment_id)
     assert shown_text(page).endswith("50\n")
     show_as_hidden(page, hidden=False)
-    wait_for_text(page, server.log(deployment_id).decode())
+    wait_for_line(page, "100")
+    assert copied_text(page) == server.log(deployment_id).decode()
     expect(page.locator("#state")).to_have_text("Succeeded")
 
 
@@ -232,7 +235,7 @@ def test_links_lead_to_the_web_alone(page: Page, server: Server) -> None:
     deployment_id = launch_to_end(server, script)
     open_log(page, server, deployment_id)
     wait_for_text(page, "docs\ntrap\n")
-    links = page.locator(".log-lines a")
+    links = page.locator(".log-text a")
     expect(links).to_have_count(1)
     expect(links).to_have_attribute("href", "https://example.org/")
     expect(links).to_have_attribute("rel", re.compile("noopener"))
@@ -260,22 +263,6 @@ def test_a_progress_bar_is_one_live_line(page: Page, server: Server) -> None:
     expect(page.locator(".log-lines .log-line").last).to_have_text("done")
 
 
-def test_earlier_lines_are_loaded_above_without_a_jump(page: Page, server: Server) -> None:
-    """Until the view holds the whole log, in order."""
-    deployment_id = launch_to_end(server, "seq 1 5000")
-    open_log(page, server, deployment_id)
-    wait_for_line(page, "5000")
-    assert shown_text(page).startswith("3001\n")
-    earlier = page.get_by_role("button", name=re.compile("Show earlier lines"))
-    earlier.click()
-    wait_for_line(page, "1001")
-    expect(page.locator('[data-number="3001"]')).to_be_in_viewport()
-    page.get_by_role("log").evaluate("log => { log.scrollTop = 0; }")
-    earlier.click()
-    wait_for_text(page, "".join(f"{number}\n" for number in range(1, 5001)))
-    expect(earlier).to_be_hidden()
-
-
 def test_a_flood_keeps_the_page_small_and_its_numbers_true(page: Page, server: Server) -> None:
     """The view drops the oldest rows, and every row stands by its own number."""
     deployment_id = launch(server, "seq 1 300000")
@@ -285,7 +272,7 @@ def test_a_flood_keeps_the_page_small_and_its_numbers_true(page: Page, server: S
         """lines => [...lines.querySelectorAll('.log-line')].map(
           row => [row.dataset.number, row.textContent.trim()])"""
     )
-    assert len(rows) <= 20_000
+    assert len(rows) <= 300
     assert [number for number, _ in rows] == [text for _, text in rows]
     assert int(rows[-1][0]) - int(rows[0][0]) == len(rows) - 1
     assert distance_from_bottom(page) <= 1
@@ -307,10 +294,9 @@ def test_lines_beyond_the_view_are_loaded_when_the_reader_wants_them(
     expect(pill).to_be_visible()
     gate.touch()
     expect(pill).to_have_text("59,500 new lines")
-    assert page.locator(".log-lines .log-line").count() <= 20_000
+    assert page.locator(".log-lines .log-line").count() <= 300
     pill.click()
     wait_for_line(page, "60000")
-    assert shown_text(page).startswith("58001\n")
     expect(pill).to_be_hidden()
     stop(server, deployment_id)
     expect(page.locator("#state")).to_have_text("Stopped")

@@ -79,6 +79,18 @@ class BaseHandler(RequestHandler):
             )
         return record
 
+    def flag(self, name: str) -> bool:
+        """Whether this argument of the query is 1."""
+        return self.get_query_argument(name, "") in ("1", "true")
+
+    def number(self, name: str, default: int) -> int:
+        """A whole number from the query. Raises UserError (400)."""
+        text = self.get_query_argument(name, str(default))
+        digits = text.removeprefix("-")
+        if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):
+            raise UserError(400, f"{name} takes a whole number, found {text!r}")
+        return int(text)
+
     def write_json(self, data: Any, status: int = 200) -> None:
         """Answer with JSON."""
         self.set_status(status)

@@ -1,26 +1,32 @@
-"""The logs: as events, as raw bytes, and any window of lines by number."""
+"""The logs: as events, as raw bytes, any window of lines, and searches."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import re
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from tornado.web import StaticFileHandler
 
-from tornado_logs import sse
 from tornado_logs.deployment import Record
+from tornado_logs.follower import Follower
 from tornado_logs.handlers.base import EVENTS, HTML, TEXT, BaseHandler, UserError
 from tornado_logs.handlers.streaming import StreamingHandler
-from tornado_logs.journal import BLOCK_BYTES, LogFile, block_lines
+from tornado_logs.journal import BLOCK_BYTES, LogFile, NoTimesError
+from tornado_logs.query import Query, QueryError, compile_query
+from tornado_logs.search import ERRORS, STRUCTURE, Search
+from tornado_logs.window import Wanted, read_window
 
 if TYPE_CHECKING:
     from tornado_logs.app import Services
 
 _MAX_LINES = 10_000
-_MAX_WINDOW_BYTES = 16 * 1024 * 1024
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECONDS = re.compile(r"\d{1,15}(\.\d{1,6})?", re.ASCII)
 
 
 class LogHandler(StreamingHandler):
@@ -97,30 +103,30 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
 
 
 class LinesHandler(BaseHandler):
-    """`GET /logs/<id>/lines?from=&count=`: any window of lines by number."""
+    """`GET /logs/<id>/lines`: any window of lines, by number or by time."""
 
     async def get(self, deployment_id: str) -> None:
-        """`from` counts from 1, or with a minus from the end; `count` is 1,000 unless given."""
-        record = self.record(deployment_id)
-        first, count = self._number("from", 1), self._number("count", 1000)
-        if first == 0:
-            raise UserError(400, "lines count from 1, or from -1 at the end; from=0 is neither")
-        if not 1 <= count <= _MAX_LINES:
-            raise UserError(400, f"count takes 1 to {_MAX_LINES} lines, found {count}")
+        """`from` (1 is the first, -1 the last) or `time`; `count`; `times=1`."""
+        record, wanted = self.record(deployment_id), self._wanted()
         window = await asyncio.get_running_loop().run_in_executor(
-            None, self._window, record, first, count
+            None, self._window, record, wanted
         )
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.write(window)
 
-    def _number(self, name: str, default: int) -> int:
-        text = self.get_query_argument(name, str(default))
-        digits = text.removeprefix("-")
-        if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):
-            raise UserError(400, f"{name} takes a whole number, found {text!r}")
-        return int(text)
+    def _wanted(self) -> Wanted:
+        first, count = self.number("from", 1), self.number("count", 1000)
+        if first == 0:
+            raise UserError(400, "lines count from 1, or from -1 at the end; from=0 is neither")
+        if not 1 <= count <= _MAX_LINES:
+            raise UserError(400, f"count takes 1 to {_MAX_LINES} lines, found {count}")
+        if time := self.get_query_argument("time", ""):
+            if self.get_query_argument("from", ""):
+                raise UserError(400, "a window begins at a line or at a time: from or time")
+            return Wanted(first, count, _microseconds(time), self.flag("times"))
+        return Wanted(first, count, None, self.flag("times"))
 
-    def _window(self, record: Record, first: int, count: int) -> bytes:
+    def _window(self, record: Record, wanted: Wanted) -> bytes:
         """In a thread of its own: it may have to search, and to encode many megabytes."""
         try:
             log = LogFile(self.services.deployments.log_path(record.id))
@@ -128,36 +134,81 @@ class LinesHandler(BaseHandler):
             raise UserError(404, f"the log of {record.id} was deleted") from None
         try:
             most = self.services.config.max_line_bytes
-            return json.dumps(_read_window(log, record, first, count, most)).encode() + b"\n"
+            ended = record.state.is_final
+            window = read_window(log, wanted, ended=ended, max_line_bytes=most)
+        except NoTimesError:
+            raise UserError(
+                400, f"nobody knows when the lines of {record.id} were written: it has no index"
+            ) from None
         finally:
             log.close()
+        return json.dumps(window).encode() + b"\n"
 
 
-def _read_window(
-    log: LogFile, record: Record, first: int, count: int, max_line_bytes: int
-) -> dict[str, Any]:
-    size = log.size()
-    ended = record.state.is_final
-    whole = log.count_lines(size)
-    has_rest = ended and size > 0 and log.read(size - 1, 1) != b"\n"
-    total = whole + has_rest
-    number = max(0, total + first if first < 0 else first - 1)
-    offset = log.line_start(number) if number < total else None
-    if offset is None:  # beyond the last line: an empty window, from which one can follow on
-        number = total
-        offset = size if has_rest else log.line_start(whole) or 0
-    lines: list[bytes] = []
-    lines_wanted, room = min(count, total - number), _MAX_WINDOW_BYTES
-    while len(lines) < lines_wanted and room > 0 and (block := log.block_now(offset, size)):
-        found, ends = block_lines(block, max_line_bytes)
-        found = found[: lines_wanted - len(lines)]
-        lines += found
-        offset = ends[len(found) - 1]
-        room -= sum(map(len, found))
-    return {
-        "from": number + 1,
-        "lines": [line.decode() for line in lines],
-        "total_lines": total,
-        "cursor": str(sse.Cursor(log.mark(), offset)),
-        "ended": ended,
-    }
+def _microseconds(text: str) -> int:
+    """A time as ISO 8601 (UTC unless it says another) or as milliseconds, since 1970."""
+    if _MILLISECONDS.fullmatch(text):
+        return int(float(text) * 1000)
+    try:
+        # A plus in a URL is a space, unless it was encoded.
+        moment = datetime.fromisoformat(text[:10] + text[10:11] + text[11:].replace(" ", "+"))
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return (moment - _EPOCH) // timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        raise UserError(
+            400,
+            f"time takes ISO 8601, such as 2026-11-22T10:30:15Z, or milliseconds since 1970; "
+            f"found {text!r}",
+        ) from None
+
+
+class SearchHandler(StreamingHandler):
+    """`GET /logs/<id>/search`: the numbers of the lines that match, as they are found."""
+
+    async def get(self, deployment_id: str) -> None:
+        """`q`, with `regex=1` and `case=1`; or `errors=1`; or `structure=1`. And `from`."""
+        record, query, first = self.record(deployment_id), self._query(), self.number("from", 1)
+        if first < 1:
+            raise UserError(400, f"a search begins at line 1 or later, found from={first}")
+        if self.request.headers.get("Last-Event-ID") == "end":
+            self.set_status(204)  # stops an EventSource for good
+            return
+        await self.follow(record, lambda follower: self._search(follower, query, first))
+
+    async def _search(self, follower: Follower, query: Query, first: int) -> bool:
+        services = self.services
+        self.set_stream_headers(raw=False)
+        await self._write(f"retry: {services.config.retry_ms}\n\n".encode())
+        search = Search(
+            follower,
+            services.deployments.log_path(follower.record.id),
+            query,
+            from_line=first,
+            slots=services.search_slots,
+            ping_seconds=services.config.ping_seconds,
+        )
+        await search.run(self._write)
+        return False
+
+    def _query(self) -> Query:
+        """Raises UserError (400)."""
+        asked = [name for name in ("q", "errors", "structure") if name in self._arguments()]
+        if len(asked) != 1:
+            raise UserError(400, "a search is for q=TEXT, or errors=1, or structure=1; just one")
+        if asked != ["q"]:
+            return ERRORS if asked == ["errors"] else STRUCTURE
+        try:
+            text = self._arguments()["q"][-1].decode()
+            return compile_query(text, regex=self.flag("regex"), case=self.flag("case"))
+        except UnicodeDecodeError:
+            raise UserError(400, "q takes text in UTF-8") from None
+        except QueryError as error:
+            raise UserError(400, str(error)) from None
+
+    def _arguments(self) -> dict[str, list[bytes]]:
+        # Not get_query_argument: that trims, and makes spaces of control characters.
+        return self.request.query_arguments
+
+    async def _write(self, data: bytes) -> None:
+        self.write(data)
+        await self.flush()

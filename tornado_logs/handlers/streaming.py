@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any
 
 from tornado.http1connection import HTTP1Connection
 from tornado.iostream import IOStream, StreamClosedError
@@ -36,11 +38,20 @@ class StreamingHandler(BaseHandler):
 
     async def stream(self, record: Record, *, raw: bool) -> None:
         """Answer the request with the log of this deployment."""
+        await self.follow(record, partial(self._stream, raw=raw))
+
+    async def follow(
+        self, record: Record, answer: Callable[[Follower], Coroutine[Any, Any, bool]]
+    ) -> None:
+        """Answer with what `answer` sends while it follows the log; cancel it if the viewer goes.
+
+        It returns whether it has left the follower to somebody else, who releases it then.
+        """
         try:
             follower = self.services.followers.follow(record)
         except FileNotFoundError:
             raise UserError(404, f"the log of {record.id} was deleted") from None
-        self._streaming = asyncio.create_task(self._stream(follower, raw=raw))
+        self._streaming = asyncio.create_task(answer(follower))
         taken = False
         try:
             taken = await self._streaming
@@ -60,7 +71,7 @@ class StreamingHandler(BaseHandler):
             self.set_status(204)  # stops an EventSource for good
             return False
         position = await self._begin(follower, cursor, self._framing(raw=raw))
-        self._set_headers(raw=raw)
+        self.set_stream_headers(raw=raw)
         await self.flush()  # the headers, at once
         if stream := self._plain_stream():
             self.detach()
@@ -90,7 +101,8 @@ class StreamingHandler(BaseHandler):
             if data is None and not await follower.wait(position) and position.has_events:
                 data = sse.HEARTBEAT
 
-    def _set_headers(self, *, raw: bool) -> None:
+    def set_stream_headers(self, *, raw: bool) -> None:
+        """For a stream that nobody may keep or hold back: of bare bytes, or of events."""
         content_type = "text/plain" if raw else EVENTS
         self.set_header("Content-Type", f"{content_type}; charset=utf-8")
         # no-transform and the second are for proxies: neither compress nor hold back.
@@ -101,10 +113,7 @@ class StreamingHandler(BaseHandler):
     def _framing(self, *, raw: bool) -> Framing:
         if raw:
             return Framing.RAW
-        return Framing.BATCHES if self._flag("batch") else Framing.EVENTS
-
-    def _flag(self, name: str) -> bool:
-        return self.get_query_argument(name, "") in ("1", "true")
+        return Framing.BATCHES if self.flag("batch") else Framing.EVENTS
 
     def _cursor(self) -> sse.Cursor | None:
         """Where the client wants to go on: the header wins, as a browser repeats the URL."""
@@ -118,7 +127,7 @@ class StreamingHandler(BaseHandler):
         self, follower: Follower, cursor: sse.Cursor | None, framing: Framing
     ) -> Position:
         """Where the viewer asked to begin, or the start if that can't be right."""
-        wants_partial = self._flag("partial")
+        wants_partial = self.flag("partial")
         if cursor is not None:
             if follower.is_at(cursor):
                 return follower.begin(cursor.offset, framing, partial=wants_partial)

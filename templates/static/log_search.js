@@ -1,0 +1,151 @@
+/**
+ * One search through a log: what was found so far, in order, going on while the log grows.
+ */
+
+import { backoffSeconds } from "./event_stream.js";
+import { lastAtMost } from "./row_map.js";
+
+/** The lines of `matches` (ascending) next after `number`, or before it; null if there is none. */
+export function nextMatch(matches, number) {
+  return matches[lastAtMost(matches, number) + 1] ?? null;
+}
+
+/** See nextMatch. */
+export function previousMatch(matches, number) {
+  return matches[lastAtMost(matches, number - 1)] ?? null;
+}
+
+/**
+ * - `search(query, signal)`: the events, as LogSource.search gives them.
+ * - `onChange()`: something was found, or the search came further, ended or failed.
+ *
+ * `once`: it ends with the log as it is, and does not wait for what is written later.
+ */
+export class LogSearch {
+  #search;
+  #onChange;
+  #once;
+  #abort = null;
+  #retryTimer = 0;
+  #failures = 0;
+
+  /** The lines found, ascending; the server tells of the first 50,000. */
+  matches = [];
+  /** How many lines were found in all. */
+  count = 0;
+  searched = 0;
+  of = 0;
+  /** Whether all that the log has was searched. */
+  done = false;
+  /** A sentence, where the search can't go on. */
+  error = "";
+
+  constructor({ search, onChange, once = false }) {
+    this.#search = search;
+    this.#onChange = onChange;
+    this.#once = once;
+  }
+
+  /** Whether it is under way, or waits for the log to grow. */
+  get running() {
+    return this.#abort !== null;
+  }
+
+  /** Begins to search for `query`, from the start of the log. */
+  start(query) {
+    this.stop();
+    this.#failures = 0;
+    this.#begin(query);
+  }
+
+  /** Searches no further; what was found stays. */
+  stop() {
+    clearTimeout(this.#retryTimer);
+    this.#abort?.abort();
+    this.#abort = null;
+  }
+
+  /** Searches for nothing, and knows of nothing found. */
+  reset() {
+    this.stop();
+    this.#forget();
+  }
+
+  #forget() {
+    Object.assign(this, { matches: [], count: 0, searched: 0, of: 0, done: false, error: "" });
+  }
+
+  async #begin(query) {
+    const abort = new AbortController();
+    this.#abort = abort;
+    this.#forget();
+    this.#onChange();
+    try {
+      let ended = false;
+      for await (const { type, data } of this.#search(query, abort.signal)) {
+        if (abort.signal.aborted) {
+          return;
+        }
+        this.#failures = 0;
+        this.#take(type, data);
+        ended ||= type === "end" || type === "error" || (this.#once && this.done);
+        this.#onChange();
+        if (ended) {
+          break;
+        }
+      }
+      this.#over(abort, ended ? null : query);
+    } catch (error) {
+      this.#failed(abort, error, query);
+    }
+  }
+
+  #take(type, data) {
+    if (type === "matches") {
+      this.matches = this.matches.length ? this.matches.concat(data.lines) : data.lines;
+      this.count = Math.max(this.count, this.matches.length);
+    } else if (type === "progress" || type === "end") {
+      this.count = Math.max(data.matches, this.matches.length);
+      this.searched = data.lines_searched ?? this.searched;
+      this.of = data.lines_total ?? this.of; // null while the search waits for its turn
+      this.done = data.done || type === "end";
+    } else if (type === "reset") {
+      this.#forget(); // the log was cut or replaced
+    } else if (type === "error") {
+      this.error = data.error;
+      this.done = true;
+    }
+  }
+
+  #over(abort, query) {
+    abort.abort();
+    if (this.#abort === abort) {
+      this.#abort = null;
+      if (query) {
+        this.#again(query); // the connection broke
+      }
+    }
+  }
+
+  #failed(abort, error, query) {
+    if (this.#abort !== abort) {
+      return;
+    }
+    this.#abort = null;
+    if (error.status >= 400 && error.status < 500) {
+      this.error = error.message;
+      this.done = true;
+      this.#onChange();
+    } else {
+      this.#again(query);
+    }
+  }
+
+  #again(query) {
+    this.#failures += 1;
+    const seconds = backoffSeconds(this.#failures);
+    this.error = "The server can't be reached. The search begins again as soon as it can.";
+    this.#onChange();
+    this.#retryTimer = setTimeout(() => this.#begin(query), seconds * 1000);
+  }
+}

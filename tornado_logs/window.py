@@ -1,0 +1,124 @@
+"""Windows of a log's lines, by number or by time, as `GET /logs/<id>/lines` answers with them.
+
+    read_window(log, Wanted(first=-100, count=100), ended=True, max_line_bytes=65536)
+
+All of it may read much, and so isn't for the event loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tornado_logs import sse
+from tornado_logs.journal import BLOCK_BYTES, LogFile, NoTimesError, block_lines
+from tornado_logs.style import Style, last_reset
+
+MAX_WINDOW_BYTES = 16 * 1024 * 1024
+STYLE_BYTES = 1024 * 1024
+"""How far before a window its style is looked for."""
+
+_OVERLAP_BYTES = 32  # a sequence may stand across two blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which lines: `count` of them from line `first` (1 is the first, -1 the last).
+
+    Or from `time_us` on (microseconds since 1970): from the first line that was whole at that time
+    or later. Times are known to some 10 ms, see `LogFile.line_times`.
+    """
+
+    first: int
+    count: int
+    time_us: int | None = None
+    times: bool = False
+
+
+def read_window(
+    log: LogFile, wanted: Wanted, *, ended: bool, max_line_bytes: int
+) -> dict[str, Any]:
+    """The window as JSON: fewer lines at the log's end, or where they exceed 16 MiB.
+
+    Beyond the last line it is empty, and one can follow the log from its cursor. Raises
+    NoTimesError if a time is wanted of a log that has no index.
+    """
+    size = log.size()
+    whole = log.count_lines(size)
+    has_rest = ended and size > 0 and log.read(size - 1, 1) != b"\n"
+    total = whole + has_rest
+    number = _first_number(log, wanted, total)
+    offset = log.line_start(number) if number < total else None
+    if offset is None:
+        number = total
+        offset = size if has_rest else log.line_start(whole) or 0
+    style = style_at(log, offset)
+    most = min(wanted.count, total - number)
+    lines, end = _read_lines(log, offset, size, most, max_line_bytes)
+    window = {
+        "from": number + 1,
+        "lines": lines,
+        "style": style,
+        "total_lines": total,
+        "cursor": str(sse.Cursor(log.mark(), end)),
+        "ended": ended,
+    }
+    return window | (_times(log, number, len(lines)) if wanted.times else {})
+
+
+def _first_number(log: LogFile, wanted: Wanted, total: int) -> int:
+    if wanted.time_us is not None:
+        number = log.line_at_time(wanted.time_us)
+        return total if number is None else min(number, total)
+    return max(0, total + wanted.first if wanted.first < 0 else wanted.first - 1)
+
+
+def _read_lines(
+    log: LogFile, offset: int, size: int, count: int, max_line_bytes: int
+) -> tuple[list[str], int]:
+    """The lines, and the offset after them."""
+    lines: list[bytes] = []
+    room = MAX_WINDOW_BYTES
+    while len(lines) < count and room > 0 and (block := log.block_now(offset, size)):
+        found, ends = block_lines(block, max_line_bytes)
+        found = found[: count - len(lines)]
+        lines += found
+        offset = ends[len(found) - 1]
+        room -= sum(map(len, found))
+    return [line.decode() for line in lines], offset
+
+
+def _times(log: LogFile, number: int, count: int) -> dict[str, Any]:
+    """Milliseconds since 1970, of each line and of the first of the log; null if not known."""
+    try:
+        times = log.line_times(number, count)
+        started = log.line_times(0, 1)[0] if log.size() else None
+    except NoTimesError:
+        return {"times": [None] * count, "started_ms": None}
+    return {
+        "times": [time // 1000 for time in times],
+        "started_ms": None if started is None else started // 1000,
+    }
+
+
+def style_at(log: LogFile, offset: int) -> str:
+    """The style in force at `offset`, as the escape sequence that brings it about; "" for none.
+
+    From the last full reset on; if there is none in the last MiB, from there on. Links (OSC 8)
+    aren't part of it: they end with their line.
+    """
+    first = max(0, offset - STYLE_BYTES)
+    start, pieces = offset, [b""]
+    while start > first:
+        begin = max(first, start - BLOCK_BYTES)
+        piece = log.read(begin, start - begin)
+        # With the beginning of what comes after it: a sequence may stand across both.
+        reset = last_reset(piece + pieces[-1][:_OVERLAP_BYTES])
+        if reset >= 0:
+            pieces.append(piece[reset:])
+            break
+        pieces.append(piece)
+        start = begin
+    style = Style()
+    style.apply(b"".join(reversed(pieces)))
+    return str(style)
