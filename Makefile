@@ -34,8 +34,10 @@ format: $(VENV)/.test ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.run ## measure everything; 20 minutes (ARGS="--quick", ARGS="latency mixed")
-	$(BIN)/pip install --quiet --editable '.[bench]'
+bench: $(VENV)/.test ## measure everything; 20 minutes (ARGS="--quick", ARGS="latency mixed")
+	@sh .ci/need cc
+	@sh .ci/need chromium
+	$(BIN)/pip install --quiet --editable '.[bench,test]'
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## remove what the commands above have made; data/ stays

@@ -30,6 +30,8 @@ NAMES = (
     "workers",
     "many",
     "growth",
+    "search",
+    "log_view",
 )
 
 

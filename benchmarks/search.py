@@ -8,7 +8,6 @@ cache, so that the disk isn't what is measured.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,11 +19,15 @@ from statistics import median
 from urllib.parse import quote
 
 from benchmarks.common import MB, BenchmarkError, Server, Viewer, write_lines
+from benchmarks.results import Report, parser
 
-TARGET = "target: about what grep -c takes"
+TARGET_RATIO = 1.3
 _BYTES = 1000 * MB
-_TEXT_OF_FEW, _TEXT_OF_ALL = "00001234567", "xxxx"
-_REGEX = "foo.*bar|0001[0-9]{3}99 x"
+_QUERIES = {
+    "a text of few lines": "00001234567",
+    "a text of every line": "xxxx",
+    "by regex": "foo.*bar|0001[0-9]{3}99 x",
+}
 
 
 @dataclass(slots=True)
@@ -35,11 +38,15 @@ class Figures:
     first: list[float] = field(default_factory=list)
     grep: list[float] = field(default_factory=list)
 
+    @property
+    def ratio(self) -> float:
+        """Our time as a part of grep's."""
+        return median(self.ours) / median(self.grep)
+
     def __str__(self) -> str:
-        ours, grep = median(self.ours), median(self.grep)
         return (
-            f"{ours:.2f} s, {ours / grep:.2f} of the {grep:.2f} s of grep -c "
-            f"(first lines after {median(self.first):.2f} s)"
+            f"{median(self.ours):.2f} s, {self.ratio:.2f} of the {median(self.grep):.2f} s of "
+            f"grep -c (first lines after {median(self.first):.2f} s)"
         )
 
 
@@ -80,25 +87,22 @@ def _by_us(server: Server, url: str, figures: Figures) -> int:
 
 def main() -> None:
     """Print the figures of all searches."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    args = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--runs", type=int, default=5)
+    args = options.parse_args()
+    runs = 2 if args.quick else args.runs
+    report = Report("search", args.json)
     with Server() as server, tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "source.log")
         write_lines(source, _BYTES)
         record = server.deploy(["cat", str(source)], tty=False)
         server.wait_for_end(record["id"])
         source.unlink()
-        found = {
-            name: measure(server, record["id"], query, args.runs, regex=name == "by regex")
-            for name, query in (
-                ("few lines", _TEXT_OF_FEW),
-                ("every line", _TEXT_OF_ALL),
-                ("by regex", _REGEX),
-            )
-        }
-    parts = "; ".join(f"{name} {figures}" for name, figures in found.items())
-    print(f"search of 1 GB: {parts} (medians of {args.runs}; {TARGET})")
+        for name, query in _QUERIES.items():
+            found = measure(server, record["id"], query, runs, regex=name == "by regex")
+            met = found.ratio <= TARGET_RATIO
+            report.add(f"1 GB, {name}", str(found), "about what grep -c takes", met=met)
+    report.finish()
 
 
 if __name__ == "__main__":
