@@ -33,8 +33,11 @@ from tornado_logs.journal import LineTooLongError
 _GROUP_VIEWERS = 256
 """How many viewers get a block before others have their turn on the event loop: some 4 ms."""
 
-_PAUSE = 1.2
-"""Under load, the pause after a turn as a part of the time that the turn took."""
+_PAUSE = 1.45
+"""Under load, the pause after a turn as a part of the time that such a turn takes at best."""
+
+_FORGET = 1.01
+"""How fast the best time is forgotten, with each turn, as what is sent becomes more."""
 
 _BURST_SECONDS = 0.1
 """Pauses that were not needed while there was nothing to send count, up to so many seconds."""
@@ -116,6 +119,7 @@ class _Turns:
         self._waiting: deque[_Group] = deque()
         self._planned = False
         self._paid_until = 0.0  # each turn costs its own time and its pause; idle time pays for it
+        self._best_seconds = 1e-5  # for each viewer
 
     def ask(self, group: _Group) -> None:
         """A turn for this group; it must not be waiting for one already."""
@@ -134,15 +138,23 @@ class _Turns:
     def _turn(self) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
+        group = self._waiting.popleft()
+        viewers = max(1, len(group))
         try:
-            self._waiting.popleft().take_turn()
+            group.take_turn()
         finally:
             now = loop.time()
-            paid_until = max(self._paid_until, now - _BURST_SECONDS)
-            self._paid_until = paid_until + (now - began) * (1 + _PAUSE)
+            self._pay(now, now - began, viewers)
             self._planned = False
             if self._waiting:
                 self._plan()
+
+    def _pay(self, now: float, spent_seconds: float, viewers: int) -> None:
+        # A turn that something else has held up must not hold up the next as well.
+        self._best_seconds = min(self._best_seconds * _FORGET, spent_seconds / viewers)
+        pause_seconds = _PAUSE * self._best_seconds * viewers
+        paid_until = max(self._paid_until, now - _BURST_SECONDS)
+        self._paid_until = paid_until + spent_seconds + pause_seconds
 
 
 class Viewer:
@@ -266,6 +278,10 @@ class _Group:
         self._sent_at = self._loop.time()
         self._unlisten = self._follower.listen(self.wake)
         self._on_empty = on_empty
+
+    def __len__(self) -> int:
+        """How many viewers have to be sent to."""
+        return len(self._members)
 
     def has_room_for(self, viewer: Viewer) -> bool:
         """Whether one more viewer may join, once it is here."""
