@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check unit browser format bench clean
+.PHONY: help run test check unit browser format bench screenshots clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ bench: $(VENV)/.test ## measure everything; 20 minutes (ARGS="--quick", ARGS="la
 	@sh .ci/need chromium
 	$(BIN)/pip install --quiet --editable '.[bench,test]'
 	$(BIN)/python -m benchmarks $(ARGS)
+
+screenshots: $(VENV)/.test ## take the pictures in docs/screenshots/ anew
+	@sh .ci/need chromium
+	$(BIN)/python tests/browser/screenshots.py
 
 clean: ## remove what the commands above have made; data/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from bisect import bisect_left, insort
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tornado.ioloop import PeriodicCallback
 
+from tornado_logs import sse
 from tornado_logs.deployment import (
     Record,
     State,
@@ -33,14 +36,49 @@ _LOCK_RELEASE_SECONDS = 0.05
 _POLL_ALIVE_MS = 2000
 _RECHECK_ALIVE_MS = 5000
 _TURN_RECORDS = 200
+_TAIL_BYTES = 4096
+_MAX_LAST_LINE_CHARS = 200
+_ESCAPE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|\Z)?|[ -/]*[0-~]?)"
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_GROUP_MARK = re.compile(r"(::|##\[)endgroup(::|\])|section_end:\d+:")  # says nothing
 
 Age = tuple[str, str]
 """When a deployment was created, and its id: the order of the list."""
+
+BARE_SOURCE = "file"
+"""What stands for the source of a bare log."""
 
 Listener = Callable[[str, Record | None], None]
 """Called with an id and its record, new or changed; with None once it is gone."""
 
 logger = logging.getLogger("tornado_logs")
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which deployments somebody wants to see; what is empty leaves all of them in.
+
+    `text` stands in the name, whatever its case, or is the whole id. `since` and `until` are times
+    as records have them: created at the first or later, and before the second.
+    """
+
+    state: str = ""
+    source: str = ""
+    text: str = ""
+    since: str = ""
+    until: str = ""
+
+    def matches(self, record: Record) -> bool:
+        """Whether this deployment is wanted."""
+        return (
+            (not self.state or record.state == self.state)
+            and (not self.source or (record.source or BARE_SOURCE) == self.source)
+            and record.created_at >= self.since
+            and (not self.until or record.created_at < self.until)
+            and (self.text in record.name.casefold() or self.text == record.id.casefold())
+        )
 
 
 class Deployments:
@@ -143,23 +181,42 @@ class Deployments:
         return [record for record in found if record and record.created_at >= timestamp]
 
     async def page(
-        self, limit: int, before: str | None, matches: Callable[[Record], bool]
+        self, limit: int, before: str | None, wanted: Filter, seconds: float | None = None
     ) -> tuple[list[Record], str | None]:
         """At most `limit` records older than `before`, newest first, and what to page on with.
 
+        After about `seconds` these are what was found by then: some records may have to be read.
         `before` may have been removed meanwhile. Raises LookupError if it can't ever have been.
         """
-        end = bisect_left(self._oldest_first, self._age_of(before)) if before else None
+        loop = asyncio.get_running_loop()
+        deadline = None if seconds is None else loop.time() + seconds
         found: list[Record] = []
-        for number, (_, deployment_id) in enumerate(reversed(self._oldest_first[:end])):
+        for number, (_, deployment_id) in enumerate(reversed(self._between(before, wanted)), 1):
             record = self.get(deployment_id)
-            if record is not None and matches(record):
+            if record is not None and wanted.matches(record):
                 if len(found) == limit:
                     return found, found[-1].id
                 found.append(record)
-            if number % _TURN_RECORDS == _TURN_RECORDS - 1:
+            if number % _TURN_RECORDS == 0:
+                if deadline is not None and loop.time() >= deadline:
+                    return found, deployment_id
                 await asyncio.sleep(0)
         return found, None
+
+    def _between(self, before: str | None, wanted: Filter) -> list[Age]:
+        """All older than `before` that their time doesn't rule out; an id tells whole seconds."""
+        ages = self._oldest_first
+        start = bisect_left(ages, (wanted.since[:19], ""))
+        end = bisect_left(ages, (wanted.until, "")) if wanted.until else len(ages)
+        if before:
+            end = min(end, bisect_left(ages, self._age_of(before)))
+        return ages[start:end]
+
+    async def last_lines(self, records: Sequence[Record]) -> list[str]:
+        """The last line of the log of each, read in a thread."""
+        paths = [self.log_path(record.id) for record in records]
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(None, lambda: [last_line(path) for path in paths])
 
     def _age_of(self, deployment_id: str) -> Age:
         if age := self._ages.get(deployment_id):
@@ -334,6 +391,36 @@ class Deployments:
         return os.path.join(self.data_dir, deployment_id + suffix)
 
 
+def last_line(log_path: str) -> str:
+    """The last line of a log that says something, as plain text, short enough for a list.
+
+    It is looked for in the log's last 4 KiB alone: one that begins before them begins with an
+    ellipsis here. Empty if nothing is there, or the log can't be read.
+    """
+    try:
+        with open(log_path, "rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
+            file.seek(start)
+            lines = file.read(_TAIL_BYTES).split(b"\n")
+    except OSError:
+        return ""
+    for number in reversed(range(len(lines))):
+        if lines[number].strip():
+            is_cut = start > 0 and number == 0
+            text = _plain_text(lines[number].lstrip(_UTF8_TAIL) if is_cut else lines[number])
+            if text and not _GROUP_MARK.match(text):
+                text = f"…{text}" if is_cut else text
+                is_long = len(text) > _MAX_LAST_LINE_CHARS
+                return f"{text[: _MAX_LAST_LINE_CHARS - 1]}…" if is_long else text
+    return ""
+
+
+def _plain_text(line: bytes) -> str:
+    shown = sse.visible_line(line, _TAIL_BYTES).decode()
+    return " ".join(_CONTROL.sub(" ", _ESCAPE.sub("", shown)).split())
+
+
+_UTF8_TAIL = bytes(range(0x80, 0xC0))
 _NAME_HINT = (
     "a name has letters, digits, '.', '_' and '-' only, and begins with none of the last two"
 )

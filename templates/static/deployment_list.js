@@ -24,6 +24,10 @@ function isNewer(record, other) {
     : record.created_at > other.created_at;
 }
 
+function leftText(left) {
+  return left.length === 1 ? "1 process left running" : `${left.length} processes left running`;
+}
+
 function exitText({ exit_status: status }) {
   return status ? `exit ${status}` : "";
 }
@@ -34,6 +38,8 @@ class Row {
   #state = part("span", "row-state");
   #name = part("a", "row-name");
   #exit = part("span", "row-exit");
+  #left = part("span", "row-left");
+  #last = part("span", "row-last");
   #source = part("span", "row-source");
   #started = part("time", "row-started");
   #duration = part("span", "row-duration");
@@ -41,8 +47,8 @@ class Row {
   constructor(record) {
     this.#name.href = `/deployments/${encodeURIComponent(record.id)}`;
     const main = part("div", "row-main");
-    main.append(this.#name, this.#exit);
-    this.element.append(this.#state, main, this.#source, this.#started, this.#duration);
+    main.append(this.#name, this.#exit, this.#left);
+    this.element.append(this.#state, main, this.#last, this.#source, this.#started, this.#duration);
     this.element.dataset.id = record.id;
   }
 
@@ -56,7 +62,12 @@ class Row {
       this.#state.title = label;
       this.element.dataset.state = record.state;
     }
-    this.record = record;
+    // What changes comes without its last line; the old one stands until that was asked for.
+    this.record = { last_line: this.record?.last_line, ...record };
+    setText(this.#last, this.record.last_line ?? "");
+    const left = isFinal(record.state) ? (record.left_running ?? []) : [];
+    setText(this.#left, left.length > 0 ? leftText(left) : "");
+    this.#left.title = left.map(({ pid, command }) => `${pid} ${command}`).join("\n");
     setText(this.#name, record.name || record.request?.command?.toString() || record.id);
     setText(this.#exit, exitText(record));
     this.#exit.title = record.signal ?? "";
@@ -119,6 +130,26 @@ export class DeploymentList {
       this.remove(id);
     }
     records.forEach((record) => this.put(record));
+  }
+
+  /** The ids of what is in sight and of which `isWanted(record)` is true. */
+  inSight(isWanted) {
+    const found = [];
+    for (const [id, { element, record }] of this.#rows) {
+      if (isWanted(record)) {
+        const { top, bottom } = element.getBoundingClientRect();
+        if (bottom > 0 && top < innerHeight) {
+          found.push(id);
+        }
+      }
+    }
+    return found;
+  }
+
+  /** Shows the last line of the log of `id`, if it has a row. */
+  showLastLine(id, text) {
+    const row = this.#rows.get(id);
+    row?.show({ ...row.record, last_line: text }, this.#now());
   }
 
   /** Moves what follows the clock. */

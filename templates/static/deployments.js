@@ -6,9 +6,16 @@ import { getJson, pageData, serverNow } from "./api.js";
 import { ConnectionLight } from "./connection_light.js";
 import { DeploymentList } from "./deployment_list.js";
 import { EventStream } from "./event_stream.js";
+import { ListFilter } from "./list_filter.js";
 import { RunForm } from "./run_form.js";
+import { isFinal } from "./states.js";
 
 const PAGE_SIZE = 50;
+// The server answers after that with what it found, so that a long search shows as it goes on.
+const LOOK_MS = 400;
+const TYPING_MS = 200;
+const LAST_LINE_MS = 2000;
+const MOST_IDS = 50;
 const TICK_MS = 1000;
 const LIGHT_TEXTS = {
   connecting: "Connecting",
@@ -25,28 +32,47 @@ const data = pageData();
 const list = new DeploymentList(byId("deployments"), serverNow);
 const light = new ConnectionLight(byId("light"));
 const empty = byId("empty");
+const noMatch = byId("no-match");
+const note = byId("list-note");
 const more = byId("more");
 
 let next = data.next;
 // Changes that come while the list is being loaded: what is loaded may be older than they are.
 let early = null;
-let reload = 0;
+let loading = null;
+// Set by a new filter until its first rows have come.
+let isStale = false;
+// Those whose log has changed for the last time, without its last line being shown yet.
+const lastLineWanted = new Set();
 
-function listUrl(before) {
+const filter = new ListFilter(byId("filter"), filterChanged);
+
+function listUrl(before, limit = PAGE_SIZE) {
   const page = before ? `&before=${encodeURIComponent(before)}` : "";
-  return `/deployments?limit=${PAGE_SIZE}${page}`;
+  const query = filter.query && `&${filter.query}`;
+  return `/deployments?limit=${limit}&max_ms=${LOOK_MS}&last_line=1${page}${query}`;
 }
 
 function showEmptiness() {
-  empty.hidden = list.size > 0;
-  more.hidden = !next;
-  if (list.size === 0) {
-    byId("list-section").append(empty);
-  }
+  const isEmpty = list.size === 0 && !loading && !next;
+  empty.hidden = !isEmpty || Boolean(filter.query);
+  noMatch.hidden = !isEmpty || !filter.query;
+  more.hidden = !next || list.size === 0;
+}
+
+function say(sentence) {
+  note.textContent = sentence;
+  note.hidden = !sentence;
 }
 
 function changed(record) {
   early?.push(["changed", record]);
+  if (isStale) {
+    return;
+  }
+  if (record.last_line === undefined) {
+    lastLineWanted.add(record.id);
+  }
   list.put(record);
   showEmptiness();
 }
@@ -54,34 +80,59 @@ function changed(record) {
 function removed({ id }) {
   early?.push(["removed", { id }]);
   list.remove(id);
+  lastLineWanted.delete(id);
   showEmptiness();
+}
+
+/** Loads `wanted` records older than `before`, and shows them as they are found. */
+async function load(before, wanted) {
+  loading?.abort();
+  const attempt = new AbortController();
+  loading = attempt;
+  const records = [];
+  let following = before;
+  try {
+    do {
+      const url = listUrl(following, Math.min(wanted - records.length, 1000));
+      const page = await getJson(url, { signal: attempt.signal });
+      records.push(...page.deployments);
+      following = page.next;
+      if (isStale) {
+        isStale = false;
+        list.replace(page.deployments);
+      } else {
+        page.deployments.forEach((record) => list.put(record));
+      }
+      const isSearching = following && records.length < wanted;
+      say(isSearching ? "Still reading older deployments. What matches shows up as it is found." : "");
+    } while (following && records.length < wanted);
+    next = following;
+    return records;
+  } finally {
+    if (loading === attempt) {
+      loading = null;
+    }
+  }
 }
 
 /** Loads as many as are shown, for there is no telling what was missed since the last event. */
 async function reloadList() {
-  const attempt = (reload += 1);
-  const wanted = Math.max(PAGE_SIZE, list.size);
   const events = [];
   early = events;
-  const records = [];
-  let before = null;
   try {
-    do {
-      const page = await getJson(listUrl(before));
-      records.push(...page.deployments);
-      before = page.next;
-    } while (before && records.length < wanted);
-  } catch {
-    return; // the connection is gone again; it will come back and with it the list
-  }
-  if (attempt !== reload) {
-    return;
-  }
-  early = null;
-  next = before;
-  list.replace(records);
-  for (const [kind, what] of events) {
-    (kind === "changed" ? changed : removed)(what);
+    const records = await load(null, isStale ? PAGE_SIZE : Math.max(PAGE_SIZE, list.size));
+    early = null;
+    list.replace(records);
+    for (const [kind, what] of events) {
+      (kind === "changed" ? changed : removed)(what);
+    }
+  } catch (error) {
+    // Without an answer the connection is gone again; it will come back and with it the list.
+    if (error.status) {
+      list.replace([]);
+      say(error.message);
+      return;
+    }
   }
   showEmptiness();
 }
@@ -90,15 +141,66 @@ async function showMore() {
   more.disabled = true;
   more.textContent = "Loading…";
   try {
-    const page = await getJson(listUrl(next));
-    next = page.next;
-    page.deployments.forEach((record) => list.put(record));
+    await load(next, PAGE_SIZE);
     more.textContent = "Show more";
-  } catch {
-    more.textContent = "These could not be loaded. Try again";
+  } catch (error) {
+    more.textContent =
+      error.name === "AbortError" ? "Show more" : "These could not be loaded. Try again";
   }
   more.disabled = false;
   showEmptiness();
+}
+
+let typing = 0;
+
+function filterChanged() {
+  clearTimeout(typing);
+  typing = setTimeout(() => {
+    isStale = true;
+    stream.stop();
+    stream.start(); // with its connection comes the list
+  }, TYPING_MS);
+}
+
+/** Asks for the last lines of what is in sight and runs, or has just ended. */
+async function refreshLastLines() {
+  const ids = list
+    .inSight(({ id, state }) => !isFinal(state) || lastLineWanted.has(id))
+    .slice(0, MOST_IDS);
+  if (document.hidden || ids.length === 0) {
+    return;
+  }
+  const query = ids.map((id) => `&id=${encodeURIComponent(id)}`).join("");
+  try {
+    const { deployments } = await getJson(`/deployments?last_line=1${query}`);
+    for (const record of deployments) {
+      list.showLastLine(record.id, record.last_line);
+      if (isFinal(record.state)) {
+        lastLineWanted.delete(record.id);
+      }
+    }
+  } catch {
+    // The next round asks again.
+  }
+}
+
+async function keepLastLines() {
+  await refreshLastLines();
+  setTimeout(keepLastLines, LAST_LINE_MS);
+}
+
+/** "/" goes to the filter, and "d" through light and dark as on the page of a log. */
+function onKey(event) {
+  const isTyping = event.target.closest?.("input, select, textarea");
+  if (isTyping || event.ctrlKey || event.metaKey || event.altKey) {
+    return;
+  }
+  if (event.key === "/") {
+    event.preventDefault();
+    filter.focus();
+  } else if (event.key === "d") {
+    dispatchEvent(new Event("theme-next"));
+  }
 }
 
 function fillCurl() {
@@ -119,18 +221,24 @@ function fillCurl() {
   });
 }
 
-list.replace(data.deployments);
-showEmptiness();
-fillCurl();
-more.addEventListener("click", showMore);
-new RunForm(byId("run"), data.sources).start();
-setInterval(() => !document.hidden && list.tick(), TICK_MS);
-new EventStream({
-  url: () => "/events",
+const stream = new EventStream({
+  url: () => `/events${filter.query && `?${filter.query}`}`,
   listeners: {
     deployment: (event) => changed(JSON.parse(event.data)),
     removed: (event) => removed(JSON.parse(event.data)),
   },
   onOpen: reloadList,
   onState: (state, waitSeconds) => light.show(state, LIGHT_TEXTS[state], waitSeconds),
-}).start();
+});
+
+list.replace(data.deployments);
+showEmptiness();
+fillCurl();
+more.addEventListener("click", showMore);
+byId("clear-no-match").addEventListener("click", () => filter.clear());
+addEventListener("keydown", onKey);
+new RunForm(byId("run"), data.sources).start();
+filter.start();
+setInterval(() => !document.hidden && list.tick(), TICK_MS);
+setTimeout(keepLastLines, LAST_LINE_MS / 2);
+stream.start();

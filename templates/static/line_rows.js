@@ -5,6 +5,23 @@
 import { Screen } from "./screen.js";
 import { BLOCK_LINES } from "./line_store.js";
 
+/** What came of the lines of a block, as far as they were fed to `screen` after those of `before`. */
+class Drawn {
+  fed = 0;
+  runs = new Map();
+  hidden = new Set();
+
+  constructor(before, screen) {
+    this.before = before;
+    this.screen = screen;
+  }
+
+  /** Whether these lines say how row `number` looks, or that there is none. */
+  knows(number) {
+    return this.runs.has(number) || this.hidden.has(number);
+  }
+}
+
 /** Turns the blocks of `store` into rows, each block once. */
 export class LineRows {
   #store;
@@ -24,10 +41,9 @@ export class LineRows {
       return null;
     }
     const after = this.#store.block(block.index + 1);
-    const later = after?.redraws ? this.#screened(after) : null;
-    const own = this.#screened(block);
-    const runs = later?.runs.get(number) ?? own.runs.get(number) ?? [];
-    return { runs, hidden: Boolean(own.hidden.has(number) || later?.hidden.has(number)) };
+    const later = after && this.#drawsOver(after) ? this.#screened(after) : null;
+    const { runs, hidden } = later?.knows(number) ? later : this.#screened(block);
+    return { runs: runs.get(number) ?? [], hidden: hidden.has(number) };
   }
 
   /**
@@ -37,7 +53,7 @@ export class LineRows {
   tentative(text) {
     const next = this.#store.total + 1;
     const { screen } = this.#tail(next);
-    const { rows, changed: redrawn, superseded } = screen.tentative(text);
+    const { rows, changed: redrawn, superseded } = screen.tentative(text, next);
     const changed = new Map([...redrawn, ...rows].map((row) => [row.number, row.runs]));
     const runs = changed.get(next) ?? rows.at(-1)?.runs ?? [];
     return { runs, changed, hidden: new Set(superseded) };
@@ -49,12 +65,16 @@ export class LineRows {
     return isWhole ? this.#screened(block) : { screen: new Screen("") };
   }
 
+  // Also one whose first lines may go on with what the block before was drawing over.
+  #drawsOver(block) {
+    return block.redraws || Boolean(this.#store.block(block.index - 1)?.redraws);
+  }
+
   #screened(block) {
-    const before = block.redraws ? this.#store.block(block.index - 1) : null;
+    const before = this.#drawsOver(block) ? this.#store.block(block.index - 1) : null;
     let known = this.#known.get(block);
     if (!known || known.before !== before) {
-      known = { before, screen: null, fed: 0, runs: new Map(), hidden: new Set() };
-      known.screen = new Screen((before ?? block).style);
+      known = new Drawn(before, new Screen((before ?? block).style));
       if (before?.lines.length === BLOCK_LINES) {
         known.screen.feed(before.lines, before.first);
       }
@@ -72,6 +92,7 @@ export class LineRows {
     known.fed = block.lines.length;
     for (const row of [...rows, ...changed]) {
       known.runs.set(row.number, row.runs);
+      known.hidden.delete(row.number); // one that was drawn over may get content again
     }
     for (const number of superseded) {
       known.hidden.add(number);

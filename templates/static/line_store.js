@@ -64,7 +64,8 @@ class Block {
 /**
  * - `fetchLines({from, count, times}, signal)`: a window of lines, as GET /logs/ID/lines gives it.
  * - `onLoaded()`: lines that were wanted have come, or their times.
- * - `onFailed(error)`: they could not be had; it is tried again as long as they are wanted.
+ * - `onFailed(error)`: they could not be had; it is tried again as long as they are wanted, and not
+ *   told again before something has come.
  */
 export class LineStore {
   #fetchLines;
@@ -76,6 +77,7 @@ export class LineStore {
   #timer = 0;
   #fetchedAt = 0;
   #retryAt = 0;
+  #hasFailed = false;
   #tailStyle = "";
   #withTimes = false;
   #total = 0;
@@ -284,14 +286,22 @@ export class LineStore {
     } catch (error) {
       if (this.#requests.delete(request)) {
         this.#retryAt = performance.now() + RETRY_MS;
-        this.#onFailed(error);
+        this.#failed(error);
         this.#schedule();
       }
     }
   }
 
+  #failed(error) {
+    if (!this.#hasFailed) {
+      this.#hasFailed = true;
+      this.#onFailed(error);
+    }
+  }
+
   #loaded(request, page) {
     this.#requests.delete(request);
+    this.#hasFailed = false;
     if (page.from !== request.first || page.lines.length === 0) {
       // The log is shorter than it was: a reset is on its way.
       this.#retryAt = performance.now() + RETRY_MS;

@@ -110,7 +110,7 @@ export class LogSearch {
       this.of = data.lines_total ?? this.of; // null while the search waits for its turn
       this.done = data.done || type === "end";
     } else if (type === "reset") {
-      this.#forget(); // the log was cut or replaced
+      this.#forget(); // the log was cut, or has colours where none were expected: it starts over
     } else if (type === "error") {
       this.error = data.error;
       this.done = true;

@@ -224,12 +224,18 @@ export class LogView {
     });
     this.#goto = new GotoBox((text) => this.#goTo(text), () => this.#element.focus({ preventScroll: true }));
     this.#toolbar = new LogToolbar(this.#actions(), { rawUrl: this.#source.rawUrl });
-    this.#ticks = new LogTicks((number) => this.#map.rowOf(number) / Math.max(1, this.#map.count - 1));
+    this.#ticks = new LogTicks((number) => this.#shareOf(number));
     // Within what scrolls, so that a wheel above the pill scrolls too.
     const dock = make("div", { className: "log-dock" }, this.#pill);
     this.#element.append(dock);
     const frame = make("div", { className: "log-frame" }, this.#element, this.#ticks.element, this.#box.element, this.#goto.element, this.#toast);
     root.append(this.#toolbar.element, frame, this.#keys);
+  }
+
+  // Of a log that doesn't fill the view, as of one that does: a tick stands beside its row.
+  #shareOf(number) {
+    const inSight = this.#element.clientHeight / this.#scroller.lineHeight - 1;
+    return this.#map.rowOf(number) / Math.max(1, this.#map.count - 1, inSight);
   }
 
   #actions() {
@@ -376,7 +382,7 @@ export class LogView {
     if (!known) {
       return 1;
     }
-    if (known.hidden || this.#tentative.hidden.has(number)) {
+    if (this.#isHidden(number, known)) {
       return 0;
     }
     return this.#wrap && known.runs.length ? Math.ceil(textOf(known.runs).length / this.#columns) || 1 : 1;
@@ -402,7 +408,7 @@ export class LogView {
     const isMatch = this.#isMatch(number);
     const model = {
       runs,
-      hidden: Boolean(row?.hidden || this.#tentative.hidden.has(number)),
+      hidden: row !== null && this.#isHidden(number, row),
       ranges: isMatch && runs ? this.#highlighter.ranges(textOf(runs)) : NO_RANGES,
       isTarget: Boolean(this.#target) && this.#target[0] <= number && number <= this.#target[1],
       isMatch,
@@ -418,6 +424,12 @@ export class LogView {
     };
     model.flags = `${model.hidden} ${model.isTarget} ${isMatch} ${model.isCurrent} ${model.isContext} ${model.depth}`;
     return model;
+  }
+
+  // What the line being written draws over or draws anew comes before what the whole lines did.
+  #isHidden(number, row) {
+    const { changed, hidden } = this.#tentative;
+    return hidden.has(number) || (row.hidden && !changed.has(number));
   }
 
   #timeOf(number) {

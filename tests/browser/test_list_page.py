@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import time
 import uuid
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect
@@ -93,7 +96,7 @@ def test_a_typed_command_runs_to_its_end_with_its_exit_status(page: Page, server
 def test_what_is_refused_is_told_in_a_sentence_beside_the_field(page: Page, server: Server) -> None:
     """And what was typed still stands there."""
     page.goto(server.url)
-    page.get_by_role("combobox", name="Source").select_option("tail")
+    page.get_by_role("combobox", name="Source", exact=True).select_option("tail")
     field = page.get_by_role("textbox", name="File to follow")
     field.fill("/no/such/file.log")
     page.get_by_role("button", name="Run", exact=True).click()
@@ -110,7 +113,7 @@ def test_the_box_asks_for_what_the_source_needs(page: Page, server: Server) -> N
     """A command for a shell, a path for a file, nothing that is a must for the demo."""
     page.goto(server.url)
     expect(page.get_by_role("textbox", name="Command")).to_be_visible()
-    page.get_by_role("combobox", name="Source").select_option("demo")
+    page.get_by_role("combobox", name="Source", exact=True).select_option("demo")
     expect(page.get_by_role("textbox", name="Command")).to_have_count(0)
     page.get_by_role("button", name="Run", exact=True).click()
     page.wait_for_url(re.compile(r"/deployments/.+"))
@@ -186,3 +189,131 @@ def test_the_list_says_nothing_to_the_console(page: Page, server: Server) -> Non
     launch_to_end(server, "true", name=name)
     expect(page.get_by_role("listitem").filter(has_text=name)).to_contain_text("Succeeded")
     assert said == []
+
+
+def test_a_filter_stands_in_the_url_and_the_url_opens_it(page: Page, server: Server) -> None:
+    """Text, state, source and time; what comes later is filtered too."""
+    word = unique("wanted")
+    launch_to_end(server, "false", name=f"{word} bad")
+    launch_to_end(server, "true", name=f"{word} good")
+    launch_to_end(server, "true", name="another")
+    page.goto(server.url)
+    rows = page.get_by_role("listitem")
+    expect(rows).to_have_count(3)
+    form = page.get_by_role("search")
+    form.get_by_role("searchbox", name="Name").fill(word.upper())
+    expect(rows).to_have_count(2)
+    form.get_by_role("combobox", name="Filter by state").select_option("failed")
+    form.get_by_role("combobox", name="Filter by source").select_option("shell")
+    form.get_by_role("combobox", name="Filter by time").select_option("1h")
+    expect(rows).to_have_count(1)
+    asked = f"q={word.upper()}&state=failed&source=shell&since=1h"
+    expect(page).to_have_url(f"{server.url}/?{asked}")
+
+    other = page.context.new_page()
+    other.goto(page.url)
+    expect(other.get_by_role("listitem")).to_have_count(1)
+    expect(other.get_by_role("searchbox", name="Name")).to_have_value(word.upper())
+    for tab in (page, other):
+        expect(tab.locator("#light")).to_have_attribute("data-state", "live")
+    launch_to_end(server, "true", name=f"{word} good again")
+    launch_to_end(server, "false", name=f"{word} bad again")
+    for tab in (page, other):
+        expect(tab.get_by_role("listitem")).to_have_count(2)
+        expect(tab.locator(".row-name").first).to_have_text(f"{word} bad again")
+
+    page.get_by_role("button", name="Clear", exact=True).click()
+    expect(page).to_have_url(f"{server.url}/")
+    expect(rows).to_have_count(5)
+
+
+def test_a_filter_by_two_times_is_one_of_the_reader_s_clock(page: Page, server: Server) -> None:
+    """The URL has it in UTC."""
+    path = server.data_dir / "old.log"
+    path.write_text("one line\n")
+    at = time.mktime((2024, 5, 6, 12, 30, 0, 0, 0, -1))
+    os.utime(path, (at, at))
+    launch_to_end(server, "true", name="new")
+    server.kill()
+    server.start()
+    page.goto(server.url)
+    page.get_by_role("combobox", name="Filter by time").select_option(label="From … to …")
+    page.get_by_label("From", exact=True).fill("2024-05-01T00:00")
+    page.get_by_label("to", exact=True).fill("2024-06-01T00:00")
+    expect(page.get_by_role("listitem")).to_have_count(1)
+    expect(page.locator(".row-name")).to_have_text("old.log")
+    expect(page).to_have_url(re.compile(r"since=2024-[^&]*Z&until=2024-[^&]*Z$"))
+    page.reload()
+    expect(page.get_by_role("listitem")).to_have_count(1)
+    expect(page.get_by_label("From", exact=True)).to_have_value("2024-05-01T00:00")
+
+
+def test_a_filter_that_nothing_matches_says_so(page: Page, server: Server) -> None:
+    """And what matches later appears in its place."""
+    word = unique("later")
+    launch_to_end(server, "true", name="before")
+    page.goto(f"{server.url}/?q={word}")
+    sentence = page.get_by_text("No deployment matches this filter")
+    expect(sentence).to_be_visible()
+    expect(page.get_by_text("Nothing has run yet")).to_be_hidden()
+    expect(page.locator("#light")).to_have_attribute("data-state", "live")
+    launch(server, "true", name=word)
+    expect(page.get_by_role("listitem")).to_have_count(1)
+    expect(sentence).to_be_hidden()
+
+
+def test_a_filter_that_the_server_refuses_is_told_in_a_sentence(page: Page, server: Server) -> None:
+    """A link may have been typed by hand."""
+    page.goto(f"{server.url}/?since=yesterday")
+    expect(page.get_by_text(re.compile("since takes a time such as"))).to_be_visible()
+
+
+def test_each_row_shows_the_last_line_of_its_log_live(page: Page, server: Server) -> None:
+    """Without its colours; nothing in it is markup."""
+    ended = launch_to_end(server, "printf 'one\\n\\033[31m<b>two</b>\\033[0m\\n\\n'")
+    page.goto(server.url)
+    row = page.locator(f'[data-id="{ended}"]')
+    expect(row.locator(".row-last")).to_have_text("<b>two</b>")
+    go = server.data_dir.parent / "go"
+    command = f"echo first; while [ ! -e {go} ]; do sleep 0.1; done; echo second; sleep 0.1"
+    running = launch(server, command)
+    last = page.locator(f'[data-id="{running}"] .row-last')
+    expect(last).to_have_text("first")
+    go.touch()
+    expect(last).to_have_text("second")
+
+
+def test_the_theme_is_changed_by_a_button_and_by_a_key(page: Page, server: Server) -> None:
+    """As on the page of a log; in a field a letter is a letter."""
+    page.goto(server.url)
+    root = page.locator("html")
+    page.get_by_role("button", name="Theme").click()
+    expect(root).to_have_attribute("data-theme", "light")
+    page.keyboard.press("d")
+    expect(root).to_have_attribute("data-theme", "dark")
+    page.keyboard.press("/")
+    page.keyboard.type("d")
+    expect(page.get_by_role("searchbox", name="Name")).to_have_value("d")
+    expect(root).to_have_attribute("data-theme", "dark")
+
+
+def test_an_ended_deployment_that_left_processes_running_is_marked(
+    page: Page, server: Server
+) -> None:
+    """How many, and which."""
+    (server.data_dir / "left.log").write_text("one line\n")
+    record: dict[str, object] = {
+        "id": "left",
+        "name": "a daemon",
+        "state": "succeeded",
+        "created_at": "2024-05-06T12:30:00.000Z",
+        "request": {},
+        "capture_pid": None,
+        "left_running": [{"pid": 7, "command": "daemon --x"}],
+    }
+    (server.data_dir / "left.json").write_text(json.dumps(record))
+    server.kill()
+    server.start()
+    page.goto(server.url)
+    mark = page.get_by_text("1 process left running")
+    expect(mark).to_have_attribute("title", "7 daemon --x")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+from terminal import Terminal
 
 from tornado_logs.journal import JournalWriter
 
@@ -565,6 +566,121 @@ def test_a_log_that_is_cut_while_open_begins_anew(page: Page, server: Server) ->
         wait_for_line(page, "new two")
         expect(page.locator(".tools-count")).to_have_text("2 lines")
         expect(page.locator(".log-lines .log-line")).to_have_count(2)
+
+
+def test_a_search_forgets_what_it_found_in_a_log_that_is_cut(page: Page, server: Server) -> None:
+    """And counts anew what the log has then, also what comes later."""
+    path = server.data_dir / "found.log"
+    with path.open("wb", buffering=0) as writer:
+        writer.write(b"old needle\n" * 100)
+        open_log(page, server, "found")
+        wait_for_line(page, "old needle")
+        status = search(page, "needle")
+        expect(status).to_have_text(re.compile("of 100$"))
+        writer.truncate(0)
+        writer.seek(0)
+        writer.write(b"hay\nnew needle\nnew needle\n")
+        expect(status).to_have_text("2 found")
+        writer.write(b"needle\n")
+        expect(status).to_have_text("3 found")
+    expect(page.locator(".log-line.is-match")).to_have_count(3)
+
+
+FOUND_ANEW = """async () => {
+  const { LogSearch } = await import('/static/log_search.js');
+  const heard = [];
+  async function* events() {
+    yield { type: 'matches', data: { lines: [1, 2, 3] } };
+    const far = { matches: 3, lines_searched: 9, lines_total: 20, done: false };
+    yield { type: 'progress', data: far };
+    yield { type: 'reset', data: { reason: 'it has colours' } };
+    yield { type: 'matches', data: { lines: [2] } };
+    yield { type: 'end', data: { matches: 1, lines_searched: 20, lines_total: 20 } };
+  }
+  await new Promise((resolve) => {
+    const search = new LogSearch({ search: events, onChange: () => {
+      const { matches, count, searched, of, done } = search;
+      heard.push([matches, count, searched, of, done]);
+      if (done) resolve();
+    } });
+    search.start({ q: 'a' });
+  });
+  return heard;
+}"""
+
+
+def test_a_search_that_starts_over_keeps_nothing(page: Page, server: Server) -> None:
+    """Neither lines nor counts, however far it had come."""
+    page.goto(server.url)
+    assert page.evaluate(FOUND_ANEW) == [
+        [[], 0, 0, 0, False],
+        [[1, 2, 3], 3, 0, 0, False],
+        [[1, 2, 3], 3, 9, 20, False],
+        [[], 0, 0, 0, False],
+        [[2], 1, 0, 0, False],
+        [[2], 1, 20, 20, True],
+    ]
+
+
+def test_lines_that_cannot_be_had_are_told_of_once(page: Page, server: Server) -> None:
+    """Not with each attempt; and again only after something was loaded."""
+    open_log(page, server, finished_log(server, "away", lines(5000)))
+    wait_for_line(page, "5000")
+    page.evaluate(
+        """() => {
+          window.told = 0;
+          const toast = document.querySelector('.log-toast');
+          new MutationObserver(() => (window.told += 1)).observe(toast, { childList: true });
+        }"""
+    )
+    attempts: list[str] = []
+
+    def refuse(route: Route) -> None:
+        attempts.append(route.request.url)
+        route.abort()
+
+    for number in (1, 2):
+        attempts.clear()
+        page.route("**/lines?*", refuse)
+        go_to(page, str(number * 1500))
+        while len(attempts) < 3:
+            page.wait_for_timeout(100)
+        expect(page.locator(".log-toast")).to_contain_text("could not be loaded")
+        assert page.evaluate("window.told") == number
+        page.unroute("**/lines?*")
+        expect(text_of(page, number * 1500)).to_have_text(re.compile(f"^{number * 1500}"))
+
+
+def shown_rows(page: Page) -> list[str]:
+    """The texts of the rows that can be seen, also of the one that is being written."""
+    texts: list[str] = page.evaluate(
+        """() => [...document.querySelectorAll('.log-line:not(.is-hidden, [hidden]) .log-text')]
+          .map(text => text.textContent.replace(/\\n$/, ''))"""
+    )
+    return texts[:-1] if texts and not texts[-1] else texts
+
+
+@pytest.mark.parametrize("before", [0, 100, 251, 252, 253, 254, 255, 256])
+def test_a_bar_over_several_lines_is_right_at_every_moment(
+    page: Page, server: Server, before: int
+) -> None:
+    """Redrawn line by line, with rows that have no line in between and get one again later."""
+    steps = [f"line {number}\n" for number in range(1, before + 1)]
+    steps = ["".join(steps) + "one 0\ntwo 0\nthree 0\n"]
+    for turn in (1, 2):
+        steps += [f"\x1b[3Aone {turn}\x1b[K\n", f"two {turn}\n", f"three {turn}\n"]
+    steps += ["\x1b[2A", "two 3\n", "three 3", "\n", "end\n"]
+    path = server.data_dir / "bar.log"
+    terminal = Terminal()
+    with path.open("wb", buffering=0) as writer:
+        open_log(page, server, "bar")
+        for step in steps:
+            writer.write(step.encode())
+            rows = terminal.feed(step).text[-5:]
+            wait_until(lambda rows=rows: shown_rows(page)[-len(rows) :] == rows)  # type: ignore[misc]
+    page.reload()
+    wait_for_line(page, "end")
+    assert shown_rows(page)[-4:] == ["one 2", "two 3", "three 3", "end"]
 
 
 def serious(page: Page) -> list[str]:

@@ -11,13 +11,14 @@ from tornado.web import stream_request_body
 from tornado_logs import __version__
 from tornado_logs.catalog import RequestError
 from tornado_logs.config import ConfigError, is_text, parse_text, shorten, unknown_name
-from tornado_logs.deployment import Record, State, short_line
+from tornado_logs.deployment import Record, short_line
 from tornado_logs.handlers.base import EVENTS, HTML, JSON, TEXT, BaseHandler, UserError
-from tornado_logs.handlers.pages import page_json
+from tornado_logs.handlers.pages import list_filter, page_json, summaries
 from tornado_logs.handlers.streaming import StreamingHandler
 from tornado_logs.launcher import LaunchError
 
 _MAX_PAGE = 1000
+_MAX_MS = 60_000
 
 
 @stream_request_body
@@ -50,30 +51,40 @@ class DeploymentsHandler(StreamingHandler):
             self._body += chunk
 
     async def get(self) -> None:
-        """The list, newest first: `limit`, `before=<id>`, `state`, `source`, `q` (in the name)."""
-        limit = self.get_query_argument("limit", "50")
-        if not (limit.isascii() and limit.isdecimal() and 1 <= int(limit[:9]) <= _MAX_PAGE):
-            raise UserError(400, f"limit takes a number from 1 to {_MAX_PAGE}, found {limit!r}")
-        deployments = self.services.deployments
-        before = self.get_query_argument("before", None)
-        try:
-            found, following = await deployments.page(int(limit), before, self._filter())
-        except LookupError:
-            raise UserError(400, f"before: there was never a deployment {before!r}") from None
-        self.write_json(
-            {"deployments": [deployments.summary(record) for record in found], "next": following}
-        )
+        """The list, newest first: `limit`, `before=<id>` and what `list_filter` takes.
 
-    def _filter(self) -> Any:
-        state, source = self.get_query_argument("state", ""), self.get_query_argument("source", "")
-        text = self.get_query_argument("q", "").casefold()
-        if state and state not in set(State):
-            raise UserError(400, f"there is no state {state!r}; there are: {', '.join(State)}")
-        return lambda record: (
-            (not state or record.state == state)
-            and (not source or record.source == source)
-            and text in record.name.casefold()
-        )
+        `last_line=1` adds the last line of each log. `id=<id>`, any number of times, asks for
+        these alone. `max_ms` bounds how long is looked: `next` then goes on where that ended.
+        """
+        deployments = self.services.deployments
+        limit = self._small_number("limit", "50", _MAX_PAGE)
+        max_ms = self._small_number("max_ms", "0", _MAX_MS, least=0)
+        before = self.get_query_argument("before", None)
+        wanted = list_filter(self)
+        following = None
+        if ids := self.get_query_arguments("id"):
+            records = [deployments.get(deployment_id) for deployment_id in ids[:limit]]
+            found = [record for record in records if record and wanted.matches(record)]
+        else:
+            try:
+                seconds = max_ms / 1000 if max_ms else None
+                found, following = await deployments.page(limit, before, wanted, seconds)
+            except LookupError:
+                raise UserError(400, f"before: there was never a deployment {before!r}") from None
+        if self.flag("last_line"):
+            listed = await summaries(self.services, found)
+        else:
+            listed = [deployments.summary(record) for record in found]
+        self.write_json({"deployments": listed, "next": following})
+
+    def _small_number(self, name: str, default: str, most: int, least: int = 1) -> int:
+        text = self.get_query_argument(name, default)
+        is_number = text.isascii() and text.isdecimal() and len(text) < 10
+        if not (is_number and least <= int(text) <= most):
+            raise UserError(
+                400, f"{name} takes a number from {least} to {most}, found {shorten(text)}"
+            )
+        return int(text)
 
     async def post(self) -> None:
         """Start one; then answer with its record, its page, or by streaming it to its end."""

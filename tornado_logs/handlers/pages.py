@@ -5,15 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import Any
+import re
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from tornado.iostream import StreamClosedError
 
 from tornado_logs import __version__, sse
-from tornado_logs.deployment import Record
-from tornado_logs.handlers.base import EVENTS, BaseHandler
+from tornado_logs.config import shorten
+from tornado_logs.deployment import Record, State, timestamp
+from tornado_logs.handlers.base import EVENTS, BaseHandler, UserError
+from tornado_logs.store import BARE_SOURCE, Filter
+
+if TYPE_CHECKING:
+    from tornado_logs.app import Services
 
 _FIRST_PAGE = 50
+_FIRST_PAGE_SECONDS = 0.1  # what is found later, the page asks for
+_AGO = re.compile(r"([0-9]{1,6})([mhdw])", re.ASCII)
+_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 def page_json(data: Any) -> str:
@@ -22,25 +34,87 @@ def page_json(data: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
+def list_filter(handler: BaseHandler) -> Filter:
+    """What the query asks to see: `state`, `source`, `q`, `since`, `until`. Raises UserError."""
+    state = handler.get_query_argument("state", "")
+    if state and state not in set(State):
+        raise UserError(400, f"there is no state {shorten(state)}; there are: {', '.join(State)}")
+    return Filter(
+        state=state,
+        source=handler.get_query_argument("source", ""),
+        text=handler.get_query_argument("q", "").casefold(),
+        since=_time(handler, "since"),
+        until=_time(handler, "until"),
+    )
+
+
+def _time(handler: BaseHandler, name: str) -> str:
+    """A time as records have it: asked for in ISO 8601 (UTC unless it says so), or by its age."""
+    text = handler.get_query_argument(name, "")
+    if not text:
+        return ""
+    try:
+        if ago := _AGO.fullmatch(text):
+            return timestamp(time.time() - int(ago[1]) * _UNIT_SECONDS[ago[2]])
+        moment = datetime.fromisoformat(text)
+        return timestamp((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    except (ValueError, OverflowError, OSError):
+        raise UserError(
+            400,
+            f"{name} takes a time such as 2026-11-22T10:41:00Z, or how long ago it was, as 30m, "
+            f"1h, 1d or 1w; found {shorten(text)}",
+        ) from None
+
+
+async def summaries(services: Services, found: Sequence[Record]) -> list[dict[str, Any]]:
+    """The records as the list shows them: each with the last line of its log."""
+    lines = await services.deployments.last_lines(found)
+    return [
+        services.deployments.summary(record) | {"last_line": line}
+        for record, line in zip(found, lines, strict=True)
+    ]
+
+
 class IndexHandler(BaseHandler):
     """`GET /`: the page with all deployments."""
 
     async def get(self) -> None:
         """The page has its first rows in it, so that it shows them at once."""
         deployments, sources = self.services.deployments, self.services.sources
-        found, following = await deployments.page(_FIRST_PAGE, None, lambda _: True)
+        wanted = list_filter(self)
+        found, following = await deployments.page(_FIRST_PAGE, None, wanted, _FIRST_PAGE_SECONDS)
+        described = sources.describe()
         data = {
-            "sources": sources.describe(),
+            "sources": described,
             "default_source": sources.default_name(),
             "demo_source": sources.demo_name(),
-            "deployments": [deployments.summary(record) for record in found],
+            "deployments": await summaries(self.services, found),
             "next": following,
         }
-        self.render("index.html", version=__version__, page_data=page_json(data))
+        names = [source["name"] for source in described]
+        asked = {name: self.get_query_argument(name, "") for name in _FILTERS}
+        choices = {
+            "states": list(State),
+            "sources": list(dict.fromkeys([*names, BARE_SOURCE, asked["source"]])),
+            "is_filtered": wanted != Filter(),
+        }
+        self.render(
+            "index.html",
+            version=__version__,
+            page_data=page_json(data),
+            asked=asked,
+            choices=choices,
+        )
+
+
+_FILTERS = ("state", "source", "q", "since", "until")
 
 
 class EventsHandler(BaseHandler):
-    """`GET /events`: `deployment` for each new or changed record, `removed` for each one gone."""
+    """`GET /events`: `deployment` for each new or changed record, `removed` for each one gone.
+
+    With a filter (see `list_filter`) one that it leaves out counts as gone.
+    """
 
     _streaming: asyncio.Task[None] | None = None
 
@@ -52,6 +126,7 @@ class EventsHandler(BaseHandler):
 
     async def get(self) -> None:
         """Send changes until the viewer goes. What changed twice meanwhile is sent once."""
+        self._wanted = list_filter(self)
         self.set_header("Content-Type", f"{EVENTS}; charset=utf-8")
         self.set_header("Cache-Control", "no-cache, no-transform")
         self.set_header("X-Accel-Buffering", "no")
@@ -75,7 +150,7 @@ class EventsHandler(BaseHandler):
                 await self.flush()
 
     def _event(self, deployment_id: str, record: Record | None) -> bytes:
-        if record is None:
+        if record is None or not self._wanted.matches(record):
             return sse.encode_json("removed", {"id": deployment_id})
         return sse.encode_json("deployment", self.services.deployments.summary(record))
 
