@@ -61,6 +61,7 @@ class Live:
     def __init__(self, ping_seconds: float) -> None:
         self._ping_seconds = ping_seconds
         self._turns = _Turns()
+        self._readers: deque[asyncio.Future[None]] = deque()
         self._groups: dict[_Kind, list[_Group]] = {}
         self._viewers: set[Viewer] = set()
 
@@ -71,6 +72,25 @@ class Live:
         viewer = Viewer(self, stream, follower, position, on_gone)
         self._viewers.add(viewer)
         viewer.catch_up(follower.preamble(position))
+
+    async def turn_to_read(self) -> None:
+        """Wait for others: of those who catch up, one reads a block in each turn of the loop.
+
+        However many there are, what else there is to do waits for one block and no more.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._readers.append(future)
+        if len(self._readers) == 1:
+            loop.call_soon(self._let_read)
+        await future
+
+    def _let_read(self) -> None:
+        future = self._readers.popleft()
+        if not future.done():  # it is, where the viewer has gone
+            future.set_result(None)
+        if self._readers:
+            asyncio.get_running_loop().call_soon(self._let_read)
 
     def group_for(self, viewer: Viewer) -> _Group | None:
         """The group that the viewer is to join, if there is one with room for it."""
@@ -194,7 +214,7 @@ class Viewer:
             while data is not None:
                 if data:
                     await self._write(data)
-                    await asyncio.sleep(0)  # a socket that takes all would leave no turn to others
+                    await self._live.turn_to_read()
                 data = await self._next()
             if self.position.done:
                 await self.stream.write(LAST_CHUNK)
