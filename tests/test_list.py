@@ -11,7 +11,8 @@ from conftest import Server
 
 from tornado_logs.deployment import Record, State, new_id, timestamp, write_record
 from tornado_logs.launcher import Launcher
-from tornado_logs.store import Deployments, Filter, last_line
+from tornado_logs.store import Deployments, Filter
+from tornado_logs.window import last_line
 
 RECORD = Record(
     id="20240506-123000-22abcdef",

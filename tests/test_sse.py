@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from terminal import Terminal
 from wcwidth import wcwidth
 
+from tornado_logs.redraw import char_width, redraw
 from tornado_logs.sse import (
     Cursor,
-    char_width,
     encode_batch,
     encode_event,
     encode_lines,
@@ -21,7 +21,6 @@ from tornado_logs.sse import (
     is_plain,
     line_ends,
     parse_cursor,
-    redraw,
     visible_line,
     visible_lines,
 )

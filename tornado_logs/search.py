@@ -21,20 +21,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from tornado_logs import sse
 from tornado_logs.follower import Follower
+from tornado_logs.grep import Grep, SearchError, reason
 from tornado_logs.journal import BLOCK_BYTES, LogFile
 from tornado_logs.query import Query, compile_query
-
-if sys.platform == "linux":
-    import resource
 
 MAX_REPORTED_LINES = 50_000
 SEARCHES_AT_A_TIME = 4
@@ -68,11 +63,6 @@ STRUCTURE = compile_query(
     case=True,
 )
 
-_MEMORY_BYTES = 512 * 1024 * 1024  # grep holds a line whole, and twice while it grows
-_SECONDS = 30.0
-_BYTES_PER_SECOND = 20_000_000  # a tenth of the slowest pattern that was seen
-_PIPE_BYTES = 256 * 1024
-_TELL_SECONDS = 0.1  # between two events while a grep runs
 _GROWTH_SECONDS = 0.2  # between the greps of a log that grows
 _PROBED_BYTES = 16 * 1024 * 1024  # what is less is searched fast enough
 _STEP_BYTES = 256 * 1024 * 1024
@@ -85,10 +75,6 @@ LAST = b"id: end\n"
 
 Send = Callable[[bytes], Awaitable[None]]
 """Writes encoded events to the client; returns once there is room for more."""
-
-
-class SearchError(Exception):
-    """A search that can't go on. The message is a sentence for the user."""
 
 
 class _StartOver(Exception):  # noqa: N818 - a turn of events, and no error
@@ -120,7 +106,7 @@ class Search:
         self._slots = slots
         self._ping_seconds = ping_seconds
         self._news = asyncio.Event()
-        self._grep: _Grep | None = None
+        self._grep: Grep | None = None
         self._has_escapes = False
         self._begin()
 
@@ -251,7 +237,7 @@ class Search:
         async with self._slots:
             room = MAX_REPORTED_LINES - self._reported
             options = [b"-n", b"--line-buffered", b"-m", b"%d" % room] if room else [b"-c"]
-            self._grep = await _Grep.start(log, self._offset, options + self._pattern(log))
+            self._grep = await Grep.start(log, self._offset, options + self._pattern(log))
             counting = _Counting(log, self._offset)
             try:
                 if room:
@@ -276,7 +262,7 @@ class Search:
         return [b"-F", *([] if query.case else [b"-i"]), b"-e", query.plain]
 
     async def _report(
-        self, grep: _Grep, counting: _Counting, room: int, send: Send, *, ended: bool
+        self, grep: Grep, counting: _Counting, room: int, send: Send, *, ended: bool
     ) -> None:
         """Send the numbers of the lines as they are found."""
         numbers = _Numbers(self._lines)
@@ -302,7 +288,7 @@ class Search:
         self._unfinished_to = self._offset
         await self._send_matches([number for number in found if number <= self._lines], send)
 
-    async def _count(self, grep: _Grep, counting: _Counting, send: Send, *, ended: bool) -> None:
+    async def _count(self, grep: Grep, counting: _Counting, send: Send, *, ended: bool) -> None:
         """Count what is beyond the lines that are reported."""
         output = b""
         while (data := await grep.read()) is not None:
@@ -316,7 +302,7 @@ class Search:
         if self._offset < end:  # the line that is still being written was counted, if it matches
             self._matches -= await self._matching(grep.log, self._offset, end)
 
-    async def _check_grep(self, grep: _Grep) -> None:
+    async def _check_grep(self, grep: Grep) -> None:
         """Raises _StartOver (also where the server ends) or SearchError."""
         status, message = await grep.finish()
         if self._was_cut or self._follower.shutting_down or grep.log.size() < self._offset:
@@ -325,9 +311,9 @@ class Search:
             await self._check_plain(grep.log)
         if status not in (0, 1):
             line = await _lines_before(grep.log, grep.position(), self._offset) + 1
-            raise SearchError(_reason(status, message, line))
+            raise SearchError(reason(status, message, line))
 
-    async def _advance(self, grep: _Grep, *, ended: bool) -> None:
+    async def _advance(self, grep: Grep, *, ended: bool) -> None:
         """Move behind the last line that was searched whole."""
         end = grep.position()
         if not ended:
@@ -340,7 +326,7 @@ class Search:
         """Whether the text from `start` to `end`, a part of a line, matches: 1 or 0."""
         text = await _in_thread(log.read, start, end - start)
         arguments = [b"-c", b"-E", b"-e", self._query.exact]
-        grep = await _Grep.start(log, start, arguments, stdin=PIPE)
+        grep = await Grep.start(log, start, arguments, stdin=PIPE)
         try:
             return int(await grep.answer(text) or 0)
         finally:
@@ -352,7 +338,7 @@ class Search:
         if lines:
             await send(sse.encode_json("matches", {"lines": lines}))
 
-    async def _tell_counted(self, grep: _Grep, counting: _Counting, send: Send) -> int:
+    async def _tell_counted(self, grep: Grep, counting: _Counting, send: Send) -> int:
         """How many lines were searched for sure; 0 if that isn't known just now."""
         counts = counting.take(grep.position())
         if counts is None:
@@ -384,90 +370,6 @@ class Search:
         }
 
 
-class _Grep:
-    """One process that searches a log from an offset to its end."""
-
-    def __init__(self, process: Process, log: LogFile) -> None:
-        self.log = log
-        self._process = process
-        loop = asyncio.get_running_loop()
-        seconds = _limit_seconds(log.size())
-        self._deadline = loop.time() + 2 * seconds
-        self._tell_at = loop.time() + _TELL_SECONDS
-        if sys.platform == "linux":
-            # From here, as a hook before the exec would have the server forked, not spawned.
-            with contextlib.suppress(ProcessLookupError):
-                _limit(process.pid, resource.RLIMIT_AS, _MEMORY_BYTES)
-                _limit(process.pid, resource.RLIMIT_CPU, int(seconds))
-
-    @classmethod
-    async def start(
-        cls, log: LogFile, offset: int, arguments: list[bytes], stdin: int | None = None
-    ) -> _Grep:
-        """The log's descriptor is the search's own: its position is grep's. Raises SearchError."""
-        os.lseek(log.fd, offset, os.SEEK_SET)
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *(b"grep", b"-a", *arguments),
-                stdin=log.fd if stdin is None else stdin,
-                stdout=PIPE,
-                stderr=PIPE,
-                # In the C locale each byte is a character, and none is invalid.
-                env={"LC_ALL": "C", "PATH": os.environ.get("PATH", os.defpath)},
-                limit=_PIPE_BYTES,
-            )
-        except OSError as error:
-            raise SearchError(f"grep can't be run: {error.strerror}") from error
-        return cls(process, log)
-
-    async def read(self) -> bytes | None:
-        """What it prints, nothing if that takes long; None at its end. Raises SearchError."""
-        assert self._process.stdout is not None
-        loop = asyncio.get_running_loop()
-        if loop.time() > self._deadline:
-            raise SearchError(_TOO_SLOW)
-        try:
-            async with asyncio.timeout_at(max(self._tell_at, loop.time())):
-                return await self._process.stdout.read(_PIPE_BYTES) or None
-        except TimeoutError:
-            return b""
-
-    def is_time_to_tell(self) -> bool:
-        """Whether the client is due to hear of what was found; counts as done then."""
-        now = asyncio.get_running_loop().time()
-        if now < self._tell_at:
-            return False
-        self._tell_at = now + _TELL_SECONDS
-        return True
-
-    def position(self) -> int:
-        """Up to which offset it has read."""
-        return os.lseek(self.log.fd, 0, os.SEEK_CUR)
-
-    async def answer(self, text: bytes) -> bytes:
-        """What it prints of this text, where it reads that and not the log."""
-        output, _ = await self._process.communicate(text)
-        return output
-
-    async def finish(self) -> tuple[int, str]:
-        """Its exit status (with a minus: the signal that it died of), and what it complained of."""
-        _, message = await self._process.communicate()
-        assert self._process.returncode is not None
-        return self._process.returncode, message.decode(errors="replace").strip()
-
-    def kill(self) -> None:
-        """End it at once."""
-        if self._process.returncode is None:
-            # Not its own kill(): that polls, and takes the status away from who waits for it.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._process.pid, signal.SIGKILL)
-
-    async def close(self) -> None:
-        """End it if it hasn't ended, and take what it leaves."""
-        self.kill()
-        await self._process.communicate()
-
-
 class _Probe:
     """Looks for escape sequences from an offset on, while a grep searches as if there were none."""
 
@@ -482,7 +384,7 @@ class _Probe:
         except FileNotFoundError:
             return offset
         try:
-            grep = await _Grep.start(log, offset, [b"-q", b"-F", b"-e", b"\x1b"])
+            grep = await Grep.start(log, offset, [b"-q", b"-F", b"-e", b"\x1b"])
             try:
                 while await grep.read() is not None:
                     pass
@@ -549,29 +451,6 @@ class _Counting:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-
-
-_TOO_SLOW = "the search took too long; a simpler query, or one without regex, is faster"
-
-
-def _reason(status: int, message: str, line: int) -> str:
-    if status == -signal.SIGXCPU:
-        return _TOO_SLOW
-    if "exhausted" in message or status in (-signal.SIGSEGV, -signal.SIGABRT):
-        return (
-            f"the search ran out of its {_MEMORY_BYTES // 1024**2} MiB of memory at line {line}: "
-            "that line is too long, or the regular expression too large"
-        )
-    return f"grep ended with {status} at line {line}: {message.removeprefix('grep: ')[:200]}"
-
-
-def _limit_seconds(size_bytes: int) -> float:
-    return _SECONDS + size_bytes / _BYTES_PER_SECOND
-
-
-def _limit(pid: int, what: int, most: int) -> None:
-    if sys.platform == "linux":
-        resource.prlimit(pid, what, (most, most))
 
 
 def _has_escapes(log: LogFile, start: int, end: int) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 from bisect import bisect_left, insort
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from typing import Any
 
 from tornado.ioloop import PeriodicCallback
 
-from tornado_logs import sse
 from tornado_logs.deployment import (
     Record,
     State,
@@ -30,19 +28,13 @@ from tornado_logs.deployment import (
 )
 from tornado_logs.launcher import Launcher
 from tornado_logs.watch import Changes, FolderWatch
+from tornado_logs.window import last_line
 
 _RECHECK_SECONDS = 2.1  # a little more than what counts as "just written"
 _LOCK_RELEASE_SECONDS = 0.05
 _POLL_ALIVE_MS = 2000
 _RECHECK_ALIVE_MS = 5000
 _TURN_RECORDS = 200
-_TAIL_BYTES = 4096
-_MAX_LAST_LINE_CHARS = 200
-_ESCAPE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|\Z)?|[ -/]*[0-~]?)"
-)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-_GROUP_MARK = re.compile(r"(::|##\[)endgroup(::|\])|section_end:\d+:")  # says nothing
 
 Age = tuple[str, str]
 """When a deployment was created, and its id: the order of the list."""
@@ -391,36 +383,6 @@ class Deployments:
         return os.path.join(self.data_dir, deployment_id + suffix)
 
 
-def last_line(log_path: str) -> str:
-    """The last line of a log that says something, as plain text, short enough for a list.
-
-    It is looked for in the log's last 4 KiB alone: one that begins before them begins with an
-    ellipsis here. Empty if nothing is there, or the log can't be read.
-    """
-    try:
-        with open(log_path, "rb") as file:
-            start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
-            file.seek(start)
-            lines = file.read(_TAIL_BYTES).split(b"\n")
-    except OSError:
-        return ""
-    for number in reversed(range(len(lines))):
-        if lines[number].strip():
-            is_cut = start > 0 and number == 0
-            text = _plain_text(lines[number].lstrip(_UTF8_TAIL) if is_cut else lines[number])
-            if text and not _GROUP_MARK.match(text):
-                text = f"…{text}" if is_cut else text
-                is_long = len(text) > _MAX_LAST_LINE_CHARS
-                return f"{text[: _MAX_LAST_LINE_CHARS - 1]}…" if is_long else text
-    return ""
-
-
-def _plain_text(line: bytes) -> str:
-    shown = sse.visible_line(line, _TAIL_BYTES).decode()
-    return " ".join(_CONTROL.sub(" ", _ESCAPE.sub("", shown)).split())
-
-
-_UTF8_TAIL = bytes(range(0x80, 0xC0))
 _NAME_HINT = (
     "a name has letters, digits, '.', '_' and '-' only, and begins with none of the last two"
 )

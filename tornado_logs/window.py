@@ -7,18 +7,28 @@ All of it may read much, and so isn't for the event loop.
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from tornado_logs import sse
 from tornado_logs.journal import BLOCK_BYTES, LogFile, NoTimesError, block_lines
-from tornado_logs.style import Style, last_reset
+from tornado_logs.style import last_reset, style_after
 
 MAX_WINDOW_BYTES = 16 * 1024 * 1024
 STYLE_BYTES = 1024 * 1024
 """How far before a window its style is looked for."""
 
 _OVERLAP_BYTES = 32  # a sequence may stand across two blocks
+_TAIL_BYTES = 4096
+_MAX_LAST_LINE_CHARS = 200
+_ESCAPE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]?|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|\Z)?|[ -/]*[0-~]?)"
+)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+_GROUP_MARK = re.compile(r"(::|##\[)endgroup(::|\])|section_end:\d+:")  # says nothing
+_UTF8_TAIL = bytes(range(0x80, 0xC0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +129,33 @@ def style_at(log: LogFile, offset: int) -> str:
             break
         pieces.append(piece)
         start = begin
-    style = Style()
-    style.apply(b"".join(reversed(pieces)))
-    return str(style)
+    return style_after(b"".join(reversed(pieces)))
+
+
+def last_line(log_path: str) -> str:
+    """The last line of a log that says something, as plain text, short enough for a list.
+
+    It is looked for in the log's last 4 KiB alone: one that begins before them begins with an
+    ellipsis here. Empty if nothing is there, or the log can't be read.
+    """
+    try:
+        with open(log_path, "rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
+            file.seek(start)
+            lines = file.read(_TAIL_BYTES).split(b"\n")
+    except OSError:
+        return ""
+    for number in reversed(range(len(lines))):
+        if lines[number].strip():
+            is_cut = start > 0 and number == 0
+            text = _plain_text(lines[number].lstrip(_UTF8_TAIL) if is_cut else lines[number])
+            if text and not _GROUP_MARK.match(text):
+                text = f"…{text}" if is_cut else text
+                is_long = len(text) > _MAX_LAST_LINE_CHARS
+                return f"{text[: _MAX_LAST_LINE_CHARS - 1]}…" if is_long else text
+    return ""
+
+
+def _plain_text(line: bytes) -> str:
+    shown = sse.visible_line(line, _TAIL_BYTES).decode()
+    return " ".join(_CONTROL.sub(" ", _ESCAPE.sub("", shown)).split())

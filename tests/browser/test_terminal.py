@@ -17,8 +17,9 @@ from playwright.sync_api import Browser, Page
 from progress_streams import STREAMS
 from terminal import Terminal
 
+from tornado_logs.redraw import char_width
 from tornado_logs.search import _ERRORS
-from tornado_logs.sse import char_width, visible_line
+from tornado_logs.sse import visible_line
 
 from .helpers import Server
 
