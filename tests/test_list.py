@@ -182,4 +182,4 @@ def test_a_filter_that_is_wrong_is_refused_in_a_sentence(
         return
     answer = lasting_server.http.get(f"{path}?{query}", headers={"Accept": "application/json"})
     assert answer.status_code == 400
-    assert re.match(f"{query.split('=')[0]} takes a (time|number)", answer.json()["error"])
+    assert re.match(f"{query.split('=')[0]} takes a (time|whole number)", answer.json()["error"])

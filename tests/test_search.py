@@ -409,8 +409,8 @@ def test_others_are_served_while_a_search_runs(server: Server) -> None:
         ("q=(&regex=1", "never closed"),
         ("q=(a)%5C1&regex=1", "refer back"),
         ("q=(((a{1,99}){1,99}){1,99}){1,99}&regex=1", "too large"),
-        ("q=a&from=0", "line 1 or later"),
-        ("q=a&from=-5", "line 1 or later"),
+        ("q=a&from=0", "a whole number of 1 or more"),
+        ("q=a&from=-5", "a whole number of 1 or more"),
         ("q=a&from=x", "whole number"),
     ],
 )

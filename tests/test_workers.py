@@ -201,6 +201,25 @@ def test_what_is_started_by_itself_is_started_once(
     assert sorted(Path(name).name for name in autostarted(server)) == ["a.log", "b.log"]
 
 
+def test_what_comes_to_be_while_a_worker_is_replaced_is_followed_from_its_beginning(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    folder = tmp_path / "followed"
+    folder.mkdir()
+    server = make_server(
+        'workers = 2\nrescan_seconds = 0.1\n[sources.app]\ntype = "file_tail"\nautostart = true\n'
+        f'path = "{folder}/*.log"\nlines = 1\n'
+    )
+    pids = worker_pids(server)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    (folder / "b.log").write_text("one\ntwo\nthree\n")
+    wait_for(lambda: len(set(worker_pids(server)) - set(pids)) == 2, "the successors")
+    wait_for(lambda: autostarted(server), "the new file to be followed")
+    (record,) = server.http.get("/deployments?source=app").json()["deployments"]
+    wait_for(lambda: server.log(record["id"]) == b"one\ntwo\nthree\n", "all of its lines")
+
+
 def test_workers_that_cannot_begin_end_the_server_with_their_status() -> None:
     script = """
 import sys

@@ -54,12 +54,17 @@ class Services:
         self.closing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def start(self) -> None:
-        """Read the data folder and start what belongs to the server. Raises OSError."""
+    def start(self, *, autostarts: bool = True, since: str | None = None) -> None:
+        """Read the data folder and start what belongs to the server. Raises OSError.
+
+        `autostarts`: whether this process is the one that starts what the config says; `since`:
+        since when that was done, by another before it.
+        """
         self.launcher.start()
         self.deployments.start()
         self.launcher.wait_until_ready()
-        self.autostart.start()
+        if autostarts:
+            self.autostart.start(since)
 
     def close(self) -> None:
         """End what belongs to the server. The deployments go on."""

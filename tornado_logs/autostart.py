@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tornado_logs.catalog import Catalog, RequestError
@@ -33,27 +33,26 @@ class Autostart:
         self._rescan_seconds = rescan_seconds
         self._started: dict[str, str] = {}  # what a change stands for -> the deployment's id
         self._task: asyncio.Task[None] | None = None
-        self.enabled = True
-        self.since: str | None = None
 
-    def start(self) -> None:
+    def start(self, since: str | None = None) -> None:
         """Begin, if there is anything to start.
 
-        `enabled`: whether this process is the one that starts them. `since`: since when the server
-        runs, where this process may not be its first.
+        `since`: since when the server runs, for a process that isn't the first to look: what came
+        to be since then is taken from its beginning, and what has ended isn't started again.
         """
-        if self.enabled and self._catalog.autostarted():
-            self._task = asyncio.create_task(self._run())
+        if self._catalog.autostarted():
+            self._task = asyncio.create_task(self._run(since))
 
     def close(self) -> None:
         """Start nothing more."""
         if self._task is not None:
             self._task.cancel()
 
-    async def _run(self) -> None:
+    async def _run(self, since: str | None) -> None:
         loop = asyncio.get_running_loop()
         await self._deployments.wait_until_read()  # one that runs already isn't started again
-        first = True
+        before = self._deployments.created_since(since) if since else []
+        is_first = since is None
         while True:
             for section in self._catalog.autostarted():
                 try:
@@ -62,23 +61,25 @@ class Autostart:
                     logger.error("cannot look for what %s stands for: %s", section.name, error)
                     continue
                 for change in changes:
-                    self._start(section.name, change, first=first)
-            first = False
+                    self._start(section.name, change, before, is_first=is_first)
+            is_first, before = False, []
             await asyncio.sleep(self._rescan_seconds)
 
-    def _start(self, name: str, change: Mapping[str, Any], *, first: bool) -> None:
-        """Start it unless it was started already, by this server or by the one before.
+    def _start(
+        self, name: str, change: Mapping[str, Any], before: Sequence[Record], *, is_first: bool
+    ) -> None:
+        """Start it unless it runs, or was started already: by this process or as one of `before`.
 
         What somebody stops is not started again before the server is; what was lost, is.
         """
         key = f"{name} {sorted(change.items())}"
         if self._is_done(key) or self._is_in_data_dir(change):
             return
-        if known := self._find(name, change):
+        if known := self._find(name, change, before):
             self._started[key] = known.id
             return
         self._started[key] = ""
-        request = dict(change) if first else self._catalog.discovered(name, change)
+        request = dict(change) if is_first else self._catalog.discovered(name, change)
         try:
             record, class_name = self._catalog.make(name, request, request)
             self._launch(record, class_name)
@@ -102,12 +103,13 @@ class Autostart:
             for value in change.values()
         )
 
-    def _find(self, name: str, change: Mapping[str, Any]) -> Record | None:
-        """What runs of it already, or what a worker before this one has started."""
-        started = self._deployments.created_since(self.since) if self.since else ()
+    def _find(
+        self, name: str, change: Mapping[str, Any], before: Sequence[Record]
+    ) -> Record | None:
+        """What runs of it already, or what of it is among `before`."""
         found = (
             record
-            for record in (*self._deployments.running(), *started)
+            for record in (*self._deployments.running(), *before)
             if record.source == name
             and all(record.settings.get(key) == value for key, value in change.items())
             # Its record may say so still, after the machine went down with all of them.

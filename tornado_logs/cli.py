@@ -100,7 +100,8 @@ def _serve(config: Config, services: Services) -> int:
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
     if config.workers == 1:
         sockets = _bind(config)
-        asyncio.run(_serve_requests(services, sockets, partial(_tell, config, sockets)))
+        tell = partial(_tell, config, sockets)
+        asyncio.run(_serve_requests(services, services.start, sockets, tell))
         return 0
     shared = bind_workers(partial(_bind, config), config.workers)
     serve = partial(_run_worker, services, timestamp())
@@ -113,10 +114,14 @@ def _tell(config: Config, sockets: Sequence[socket.socket]) -> None:
 
 def _run_worker(services: Services, served_since: str, worker: Worker) -> int:
     """In a process of its own. The first worker alone starts what is to be started by itself."""
-    services.autostart.since = served_since
-    services.autostart.enabled = worker.number == 0
+    begin = partial(
+        services.start,
+        autostarts=worker.number == 0,
+        since=served_since if worker.is_successor else None,
+    )
+    services_of = partial(_serve_requests, services, begin, worker.sockets, worker.tell_ready)
     try:
-        asyncio.run(_serve_requests(services, worker.sockets, worker.tell_ready, worker.life_fd))
+        asyncio.run(services_of(worker.life_fd))
     except SystemRefusalError as error:
         print(f"tornado-logs: {error}", file=sys.stderr)
         return EXIT_SYSTEM
@@ -125,6 +130,7 @@ def _run_worker(services: Services, served_since: str, worker: Worker) -> int:
 
 async def _serve_requests(
     services: Services,
+    begin: Callable[[], None],
     sockets: Sequence[socket.socket],
     on_ready: Callable[[], None],
     life_fd: int | None = None,
@@ -136,7 +142,7 @@ async def _serve_requests(
         loop.add_signal_handler(number, stopped.set)
     if life_fd is not None:
         loop.add_reader(life_fd, stopped.set)
-    services.start()
+    begin()
     # After the fork server has started: commands shall get the limit that this shell had.
     _raise_descriptor_limit()
     _keep_freed_memory()

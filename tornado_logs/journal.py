@@ -428,8 +428,7 @@ class _FileCheckpoints:
         return max(0, os.fstat(self._fd).st_size // _CHECKPOINT.size - 1)
 
     def _entry(self, number: int) -> tuple[int, int]:
-        data = os.pread(self._fd, _CHECKPOINT.size, (number + 1) * _CHECKPOINT.size)
-        _, offset, lines = _CHECKPOINT.unpack(data)
+        _, offset, lines = self._checkpoint(number)
         return offset, lines
 
     def _last(self, key: Callable[[tuple[int, int]], int], below: int) -> tuple[int, int]:
@@ -437,8 +436,13 @@ class _FileCheckpoints:
         return self._entry(found - 1) if found else (0, 0)
 
     def _time(self, number: int) -> int:
+        return self._checkpoint(number)[0]
+
+    def _checkpoint(self, number: int) -> tuple[int, int, int]:
+        """Its time in microseconds since 1970, its offset, and the lines before it."""
         data = os.pread(self._fd, _CHECKPOINT.size, (number + 1) * _CHECKPOINT.size)
-        return int(_CHECKPOINT.unpack(data)[0])
+        time_us, offset, lines = _CHECKPOINT.unpack(data)
+        return time_us, offset, lines
 
     def line_at_time(self, time_us: int) -> int | None:
         """See `LogFile.line_at_time`. A clock that was set back makes it one of several."""

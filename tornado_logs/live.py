@@ -1,18 +1,18 @@
 """The fast path: viewers at the live edge get what is new straight to their sockets.
 
 A viewer whose connection can be taken from its handler (HTTP/1.1 without TLS) is a `Viewer`: a
-position and an IOStream, without request, handler or task. It catches up block by block, by
-`await stream.write()`. Once it has everything, it joins a group of viewers at the log's live edge
+position and an IOStream, without request, handler or task. It catches up block by block, in turn
+with others. Once it has everything, it joins a group of viewers at the log's live edge
 and waits there at no cost. When the log grows, each group in its turn encodes and frames what is
-new once, and passes it to each socket with a plain `send`: some 14 µs for a viewer, nearly all of
+new once, and passes it to each socket with a plain `send`: some 10 µs for a viewer, most of
 them the kernel's. A socket that doesn't take all of it has fallen behind: the rest goes by its
 IOStream, and the viewer catches up again from its own offset. Whoever can't be a Viewer is served
 by `handlers.streaming` alone.
 
 Batching outweighs everything else, so turns are paced: as long as little is to be sent, all of it
-goes at once; under load a turn is followed by a pause in proportion to what it took, so that lines
-that come meanwhile travel together and other work goes on. A group reads the log when its turn
-comes: the last one of ten thousand viewers gets lines as fresh as the first.
+goes at once; under load a pause follows each turn, in proportion to what such a turn takes at best,
+so that lines that come meanwhile travel together and other work goes on. A group reads the log when
+its turn comes: the last one of ten thousand viewers gets lines as fresh as the first.
 """
 
 from __future__ import annotations

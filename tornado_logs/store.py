@@ -167,10 +167,9 @@ class Deployments:
 
     def created_since(self, timestamp: str) -> list[Record]:
         """All that were created at or after this time."""
-        second = timestamp[:19]  # all that an id tells
-        newer = self._oldest_first[bisect_left(self._oldest_first, (second, "")) :]
-        found = (self.get(name) for _, name in newer)
-        return [record for record in found if record and record.created_at >= timestamp]
+        wanted = Filter(since=timestamp)
+        found = (self.get(deployment_id) for _, deployment_id in self._between(None, wanted))
+        return [record for record in found if record and wanted.matches(record)]
 
     async def page(
         self, limit: int, before: str | None, wanted: Filter, seconds: float | None = None

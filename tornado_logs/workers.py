@@ -34,12 +34,13 @@ logger = logging.getLogger("tornado_logs")
 class Worker:
     """What a worker is given. `number` counts from 0; its successor has the same.
 
-    `life_fd` becomes readable when the supervisor has died; a byte to `ready_fd` tells it that the
-    worker accepts connections.
+    `is_successor`: whether it takes the place of one that has died. `life_fd` becomes readable when
+    the supervisor has died; a byte to `ready_fd` tells it that the worker accepts connections.
     """
 
     number: int
     sockets: Sequence[socket.socket]
+    is_successor: bool
     life_fd: int
     ready_fd: int
 
@@ -117,6 +118,7 @@ class Supervisor:
         return self._kill_at is not None
 
     def _fork(self, number: int) -> None:
+        is_successor = number in self._forked_at
         self._forked_at[number] = time.monotonic()
         # One that comes between the fork and the child's own handlers must not fall to ours.
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
@@ -127,13 +129,13 @@ class Supervisor:
             return
         status = 1
         try:
-            status = self._be_worker(number)
+            status = self._be_worker(number, is_successor)
         finally:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
             os._exit(status)
 
-    def _be_worker(self, number: int) -> int:
+    def _be_worker(self, number: int, is_successor: bool) -> int:
         signal.set_wakeup_fd(-1)
         for name in (signal.SIGCHLD, *_STOPS):
             signal.signal(name, signal.SIG_DFL)
@@ -146,7 +148,8 @@ class Supervisor:
                     sock.close()
         setproctitle(f"tornado-logs worker {number}")
         sockets = self._sockets[number]
-        return self._serve(Worker(number, sockets, self._life_fds[0], self._ready_fds[1]))
+        fds = (self._life_fds[0], self._ready_fds[1])
+        return self._serve(Worker(number, sockets, is_successor, *fds))
 
     def _wait(self) -> None:
         times = [*self._due_at.values(), *([self._kill_at] if self._kill_at else [])]

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import urlsplit
 from tornado.web import HTTPError, RequestHandler
 
 from tornado_logs import __version__
+from tornado_logs.config import shorten
 from tornado_logs.deployment import Record
 
 if TYPE_CHECKING:
@@ -83,13 +85,39 @@ class BaseHandler(RequestHandler):
         """Whether this argument of the query is 1."""
         return self.get_query_argument(name, "") in ("1", "true")
 
-    def number(self, name: str, default: int) -> int:
-        """A whole number from the query. Raises UserError (400)."""
+    def number(
+        self, name: str, default: int, *, least: int | None = None, most: int | None = None
+    ) -> int:
+        """A whole number from the query, from `least` to `most`. Raises UserError (400)."""
         text = self.get_query_argument(name, str(default))
         digits = text.removeprefix("-")
-        if not (digits.isascii() and digits.isdecimal() and len(digits) < 19):
-            raise UserError(400, f"{name} takes a whole number, found {text!r}")
-        return int(text)
+        number = int(text) if digits.isascii() and digits.isdecimal() and len(digits) < 19 else None
+        is_low = number is not None and least is not None and number < least
+        is_high = number is not None and most is not None and number > most
+        if number is None or is_low or is_high:
+            bounds = "" if least is None else f" of {least} or more"
+            bounds = bounds if most is None else f" from {least} to {most}"
+            raise UserError(400, f"{name} takes a whole number{bounds}, found {shorten(text)}")
+        return number
+
+    def moment(self, name: str) -> datetime | None:
+        """A time from the query, None if there is none: ISO 8601, UTC unless it says another.
+
+        Raises ValueError for what isn't one.
+        """
+        text = self.get_query_argument(name, "")
+        if not text:
+            return None
+        # A plus in a URL is a space, unless it was encoded.
+        moment = datetime.fromisoformat(text[:11] + text[11:].replace(" ", "+"))
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+    def set_event_headers(self) -> None:
+        """For a stream that nobody may keep or hold back."""
+        self.set_header("Content-Type", f"{EVENTS}; charset=utf-8")
+        # no-transform and the next are for proxies: neither compress nor hold back.
+        self.set_header("Cache-Control", "no-cache, no-transform")
+        self.set_header("X-Accel-Buffering", "no")
 
     def write_json(self, data: Any, status: int = 200) -> None:
         """Answer with JSON."""

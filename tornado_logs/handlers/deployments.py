@@ -57,8 +57,8 @@ class DeploymentsHandler(StreamingHandler):
         these alone. `max_ms` bounds how long is looked: `next` then goes on where that ended.
         """
         deployments = self.services.deployments
-        limit = self._small_number("limit", "50", _MAX_PAGE)
-        max_ms = self._small_number("max_ms", "0", _MAX_MS, least=0)
+        limit = self.number("limit", 50, least=1, most=_MAX_PAGE)
+        max_ms = self.number("max_ms", 0, least=0, most=_MAX_MS)
         before = self.get_query_argument("before", None)
         wanted = list_filter(self)
         following = None
@@ -76,15 +76,6 @@ class DeploymentsHandler(StreamingHandler):
         else:
             listed = [deployments.summary(record) for record in found]
         self.write_json({"deployments": listed, "next": following})
-
-    def _small_number(self, name: str, default: str, most: int, least: int = 1) -> int:
-        text = self.get_query_argument(name, default)
-        is_number = text.isascii() and text.isdecimal() and len(text) < 10
-        if not (is_number and least <= int(text) <= most):
-            raise UserError(
-                400, f"{name} takes a number from {least} to {most}, found {shorten(text)}"
-            )
-        return int(text)
 
     async def post(self) -> None:
         """Start one; then answer with its record, its page, or by streaming it to its end."""

@@ -124,16 +124,29 @@ class LinesHandler(BaseHandler):
         self.write(window)
 
     def _wanted(self) -> Wanted:
-        first, count = self.number("from", 1), self.number("count", 1000)
+        first = self.number("from", 1)
+        count = self.number("count", 1000, least=1, most=_MAX_LINES)
         if first == 0:
             raise UserError(400, "lines count from 1, or from -1 at the end; from=0 is neither")
-        if not 1 <= count <= _MAX_LINES:
-            raise UserError(400, f"count takes 1 to {_MAX_LINES} lines, found {count}")
-        if time := self.get_query_argument("time", ""):
-            if self.get_query_argument("from", ""):
-                raise UserError(400, "a window begins at a line or at a time: from or time")
-            return Wanted(first, count, _microseconds(time), self.flag("times"))
-        return Wanted(first, count, None, self.flag("times"))
+        time_us = self._time_us()
+        if time_us is not None and self.get_query_argument("from", ""):
+            raise UserError(400, "a window begins at a line or at a time: from or time")
+        return Wanted(first, count, time_us, self.flag("times"))
+
+    def _time_us(self) -> int | None:
+        """`time` in microseconds since 1970: asked for in milliseconds, or in ISO 8601."""
+        text = self.get_query_argument("time", "")
+        if _MILLISECONDS.fullmatch(text):
+            return int(float(text) * 1000)
+        try:
+            moment = self.moment("time")
+            return (moment - _EPOCH) // timedelta(microseconds=1) if moment else None
+        except (ValueError, OverflowError):
+            raise UserError(
+                400,
+                f"time takes ISO 8601, such as 2026-11-22T10:30:15Z, or milliseconds since 1970; "
+                f"found {text!r}",
+            ) from None
 
     def _window(self, record: Record, wanted: Wanted) -> bytes:
         """In a thread of its own: it may have to search, and to encode many megabytes."""
@@ -154,31 +167,13 @@ class LinesHandler(BaseHandler):
         return json.dumps(window).encode() + b"\n"
 
 
-def _microseconds(text: str) -> int:
-    """A time as ISO 8601 (UTC unless it says another) or as milliseconds, since 1970."""
-    if _MILLISECONDS.fullmatch(text):
-        return int(float(text) * 1000)
-    try:
-        # A plus in a URL is a space, unless it was encoded.
-        moment = datetime.fromisoformat(text[:10] + text[10:11] + text[11:].replace(" ", "+"))
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return (moment - _EPOCH) // timedelta(microseconds=1)
-    except (ValueError, OverflowError):
-        raise UserError(
-            400,
-            f"time takes ISO 8601, such as 2026-11-22T10:30:15Z, or milliseconds since 1970; "
-            f"found {text!r}",
-        ) from None
-
-
 class SearchHandler(StreamingHandler):
     """`GET /logs/<id>/search`: the numbers of the lines that match, as they are found."""
 
     async def get(self, deployment_id: str) -> None:
         """`q`, with `regex=1` and `case=1`; or `errors=1`; or `structure=1`. And `from`."""
-        record, query, first = self.record(deployment_id), self._query(), self.number("from", 1)
-        if first < 1:
-            raise UserError(400, f"a search begins at line 1 or later, found from={first}")
+        record, query = self.record(deployment_id), self._query()
+        first = self.number("from", 1, least=1)
         if self.request.headers.get("Last-Event-ID") == "end":
             self.set_status(204)  # stops an EventSource for good
             return

@@ -8,7 +8,6 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tornado.iostream import StreamClosedError
@@ -16,7 +15,7 @@ from tornado.iostream import StreamClosedError
 from tornado_logs import __version__, sse
 from tornado_logs.config import shorten
 from tornado_logs.deployment import Record, State, timestamp
-from tornado_logs.handlers.base import EVENTS, BaseHandler, UserError
+from tornado_logs.handlers.base import BaseHandler, UserError
 from tornado_logs.store import BARE_SOURCE, Filter
 
 if TYPE_CHECKING:
@@ -51,13 +50,11 @@ def list_filter(handler: BaseHandler) -> Filter:
 def _time(handler: BaseHandler, name: str) -> str:
     """A time as records have it: asked for in ISO 8601 (UTC unless it says so), or by its age."""
     text = handler.get_query_argument(name, "")
-    if not text:
-        return ""
     try:
         if ago := _AGO.fullmatch(text):
             return timestamp(time.time() - int(ago[1]) * _UNIT_SECONDS[ago[2]])
-        moment = datetime.fromisoformat(text)
-        return timestamp((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        moment = handler.moment(name)
+        return timestamp(moment.timestamp()) if moment else ""
     except (ValueError, OverflowError, OSError):
         raise UserError(
             400,
@@ -127,9 +124,7 @@ class EventsHandler(BaseHandler):
     async def get(self) -> None:
         """Send changes until the viewer goes. What changed twice meanwhile is sent once."""
         self._wanted = list_filter(self)
-        self.set_header("Content-Type", f"{EVENTS}; charset=utf-8")
-        self.set_header("Cache-Control", "no-cache, no-transform")
-        self.set_header("X-Accel-Buffering", "no")
+        self.set_event_headers()
         changes = _Changes()
         unlisten = self.services.deployments.listen(changes.add)
         self._streaming = asyncio.create_task(self._stream(changes))

@@ -13,7 +13,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado_logs import sse
 from tornado_logs.deployment import Record
 from tornado_logs.follower import Follower, Framing, Position
-from tornado_logs.handlers.base import EVENTS, BaseHandler, UserError
+from tornado_logs.handlers.base import TEXT, BaseHandler, UserError
 
 
 class StreamingHandler(BaseHandler):
@@ -103,11 +103,9 @@ class StreamingHandler(BaseHandler):
 
     def set_stream_headers(self, *, raw: bool) -> None:
         """For a stream that nobody may keep or hold back: of bare bytes, or of events."""
-        content_type = "text/plain" if raw else EVENTS
-        self.set_header("Content-Type", f"{content_type}; charset=utf-8")
-        # no-transform and the second are for proxies: neither compress nor hold back.
-        self.set_header("Cache-Control", "no-cache, no-transform")
-        self.set_header("X-Accel-Buffering", "no")
+        self.set_event_headers()
+        if raw:
+            self.set_header("Content-Type", f"{TEXT}; charset=utf-8")
         self.set_header("Connection", "close")
 
     def _framing(self, *, raw: bool) -> Framing:
@@ -132,13 +130,11 @@ class StreamingHandler(BaseHandler):
             if follower.is_at(cursor):
                 return follower.begin(cursor.offset, framing, partial=wants_partial)
             return follower.begin(0, framing, partial=wants_partial, reset=True)
-        tail = self.get_query_argument("tail", "")
-        if not tail:
+        if not self.get_query_argument("tail", ""):
             return follower.begin(0, framing, partial=wants_partial)
-        if not (tail.isascii() and tail.isdecimal() and len(tail) < 19):
-            raise UserError(400, f"tail takes a number of lines, found {tail!r}")
+        tail = self.number("tail", 0, least=0)
         try:
-            start = await follower.tail_start(int(tail))
+            start = await follower.tail_start(tail)
         except FileNotFoundError:
             raise UserError(404, f"the log of {follower.record.id} was deleted") from None
         return follower.begin(start, framing, partial=wants_partial)
