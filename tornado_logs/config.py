@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tornado_logs.source import Command, Environment, Option
+from tornado_logs.source import Command, Environment, Option, Texts
 
 CONFIG_FILE = "tornado_logs.toml"
 ENVIRONMENT_PREFIX = "TORNADO_LOGS_"
@@ -265,6 +265,8 @@ def parse_text(option: Option, text: str, where: str) -> Any:
             return option.type(text)
         if option.type is Environment:
             return dict(_variable(line) for line in text.splitlines() if line.strip())
+        if option.type is Texts:
+            return [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
     except (KeyError, ValueError):
         expected = _TYPES[option.type][1]
         raise ConfigError(f"{where}: expected {expected}, found {shorten(text)}") from None
@@ -313,6 +315,10 @@ def _is_environment(value: Any) -> bool:
     )
 
 
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(is_text(item) and item for item in value)
+
+
 _TYPES: dict[type, tuple[Callable[[Any], bool], str]] = {
     str: (is_text, "text"),
     int: (_is_whole, "a whole number"),
@@ -320,6 +326,7 @@ _TYPES: dict[type, tuple[Callable[[Any], bool], str]] = {
     bool: (lambda value: isinstance(value, bool), "true or false"),
     Command: (_is_command, "a command: text that isn't empty, or a list of texts"),
     Environment: (_is_environment, "names and texts (NAME=text, a line each, in a form)"),
+    Texts: (_is_texts, "a list of texts (separated by commas where it has to be one text)"),
 }
 
 

@@ -56,12 +56,16 @@ class Environment:
     """The type of an option that holds environment variables: a mapping of text to text."""
 
 
+class Texts:
+    """The type of an option that holds a list of texts, none of them empty."""
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One setting, of a source or of the server: defined once, checked and documented from here.
 
-    `type` is one of `str`, `int`, `float`, `bool`, `Command`, `Environment`. A default of None
-    means "not set"; with `required`, there has to be a value. Units stand in the name
+    `type` is one of `str`, `int`, `float`, `bool`, `Command`, `Environment`, `Texts`. A default of
+    None means "not set"; with `required`, there has to be a value. Units stand in the name
     (`timeout_seconds`). With `request`, a request may give a value that beats the config's.
     """
 

@@ -57,9 +57,8 @@ export class LogView {
   #scroller;
   #selection;
   #marks;
-  #search;
-  #highlighter;
-  #box;
+  #finder;
+  #copier;
   #goto;
   #toolbar;
   #ticks;
@@ -76,11 +75,6 @@ export class LogView {
   #tentative = NO_CHANGE;
   #target = null;
   #targetFrom = 0;
-  #current = null;
-  #wantsJump = false;
-  #wasSearching = false;
-  #query = null;
-  #filter = { isOn: false, context: 2 };
   #expanded = new Set();
   #whole = new Set();
   #wrap = preference("wrap", true, [true, false]);
@@ -104,10 +98,12 @@ export class LogView {
     });
     this.#rows = new LineRows(this.#store);
     this.#marks = new LogMarks(source, () => this.#marksChanged());
-    this.#highlighter = new Highlighter(() => this.#schedule());
-    this.#search = new LogSearch({
-      search: (query, signal) => source.search(query, signal),
-      onChange: () => this.#found(),
+    this.#finder = new LogFinder(source, {
+      firstVisible: () => this.#firstVisible(),
+      onFound: () => this.#found(),
+      onFilter: (isOn) => this.#filterChanged(isOn),
+      onGo: (number) => this.#goToMatch(number),
+      onClose: () => this.#element.focus({ preventScroll: true }),
     });
     this.#build(root);
     this.#listen();
@@ -136,7 +132,7 @@ export class LogView {
       this.#setFollowing(true); // whatever was done before there was anything to see
       this.#followLink();
     }
-    this.#restartSearch();
+    this.#finder.restart();
     this.#flush();
   }
 
@@ -171,11 +167,10 @@ export class LogView {
     this.#expanded.clear();
     this.#whole.clear();
     this.#foldsSettled = false;
-    this.#current = null;
     this.#marks.start(0);
     this.#mapAll();
     this.#setFollowing(true);
-    this.#restartSearch();
+    this.#finder.restart();
     this.#schedule();
   }
 
@@ -216,11 +211,12 @@ export class LogView {
     this.#selection = new LogSelection(this.#scroller.lines, {
       onSelected: () => this.#setFollowing(false),
     });
-    this.#box = new SearchBox({
-      onQuery: (query) => this.#queryChanged(query),
-      onStep: (direction) => this.#step(direction),
-      onFilter: (isOn, context) => this.#filterChanged(isOn, context),
-      onClose: () => this.#element.focus({ preventScroll: true }),
+    this.#copier = new LogCopier(this.#source, this.#rows, this.#selection, {
+      partial: () => (this.#partialText ? this.#partial.text : ""),
+      pieces: (first, last) => this.#shownPieces(first, last),
+      total: () => this.total,
+      isChanged: (number) => this.#expanded.has(number) || Boolean(this.#marks.folds.at(number)),
+      say: (sentence) => this.#say(sentence),
     });
     this.#goto = new GotoBox((text) => this.#goTo(text), () => this.#element.focus({ preventScroll: true }));
     this.#toolbar = new LogToolbar(this.#actions(), { rawUrl: this.#source.rawUrl });
@@ -228,7 +224,7 @@ export class LogView {
     // Within what scrolls, so that a wheel above the pill scrolls too.
     const dock = make("div", { className: "log-dock" }, this.#pill);
     this.#element.append(dock);
-    const frame = make("div", { className: "log-frame" }, this.#element, this.#ticks.element, this.#box.element, this.#goto.element, this.#toast);
+    const frame = make("div", { className: "log-frame" }, this.#element, this.#ticks.element, this.#finder.element, this.#goto.element, this.#toast);
     root.append(this.#toolbar.element, frame, this.#keys);
   }
 
@@ -252,11 +248,11 @@ export class LogView {
       theme: () => dispatchEvent(new Event("theme-next")),
       nextError: () => this.#stepError(1),
       previousError: () => this.#stepError(-1),
-      nextMatch: () => this.#step(1),
-      previousMatch: () => this.#step(-1),
-      filter: () => this.#box.isOpen && this.#box.toggleFilter(),
-      copyLines: () => this.#target && this.#copyTarget(),
-      copyLink: () => this.#target && this.#copyLink(),
+      nextMatch: () => this.#finder.step(1),
+      previousMatch: () => this.#finder.step(-1),
+      filter: () => this.#finder.isOpen && this.#finder.toggleFilter(),
+      copyLines: () => this.#target && this.#copier.copyLines(...this.#target),
+      copyLink: () => this.#target && this.#copier.copyLink(formatLink(this.#target)),
       unmark: () => this.#setTarget(null),
       escape: () => this.#escape(),
     };
@@ -269,9 +265,7 @@ export class LogView {
     this.#element.addEventListener("keydown", (event) => this.#keyed(event));
     this.#listenToTouch();
     this.#scroller.lines.addEventListener("click", (event) => this.#clicked(event));
-    document.addEventListener("copy", (event) => this.#copied(event));
     document.addEventListener("keydown", (event) => this.#keyedBeside(event));
-    document.addEventListener("visibilitychange", () => this.#visibilityChanged());
     addEventListener("hashchange", () => this.#followLink());
     new ResizeObserver(() => this.#resized()).observe(this.#element);
   }
@@ -317,17 +311,6 @@ export class LogView {
     }
   }
 
-  // A browser opens six connections to a host: tabs in the background hold none.
-  #visibilityChanged() {
-    if (document.hidden) {
-      this.#wasSearching = this.#search.running;
-      this.#search.stop();
-    } else if (this.#wasSearching) {
-      this.#wasSearching = false;
-      this.#restartSearch();
-    }
-  }
-
   #clicked(event) {
     const { target } = event;
     const row = target.closest(".log-line");
@@ -345,7 +328,7 @@ export class LogView {
       toggle(this.#whole, number);
       this.#scroller.refresh();
     } else if (target.closest(".log-gap")) {
-      this.#box.toggleFilter();
+      this.#finder.toggleFilter();
       this.goToLine(Math.ceil(Number(target.closest(".log-gap").dataset.first)));
     }
   }
@@ -404,20 +387,20 @@ export class LogView {
   #model(number) {
     const row = this.#rows.row(number);
     const runs = row ? (this.#tentative.changed.get(number) ?? row.runs) : null;
-    const fold = this.#filter.isOn ? null : this.#marks.folds.at(number);
-    const isMatch = this.#isMatch(number);
+    const fold = this.#finder.isFilter ? null : this.#marks.folds.at(number);
+    const isMatch = this.#finder.isMatch(number);
     const model = {
       runs,
       hidden: row !== null && this.#isHidden(number, row),
-      ranges: isMatch && runs ? this.#highlighter.ranges(textOf(runs)) : NO_RANGES,
+      ranges: isMatch && runs ? this.#finder.ranges(textOf(runs)) : NO_RANGES,
       isTarget: Boolean(this.#target) && this.#target[0] <= number && number <= this.#target[1],
       isMatch,
-      isCurrent: number === this.#current,
-      isContext: this.#filter.isOn && !isMatch,
+      isCurrent: number === this.#finder.current,
+      isContext: this.#finder.isFilter && !isMatch,
       fold: fold && foldModel(fold),
       foldKey: fold ? `${fold.shut} ${fold.errors}` : "",
       isFoldEnd: this.#marks.folds.isEnd(number),
-      depth: this.#filter.isOn ? 0 : Math.min(3, this.#marks.folds.depth(number)),
+      depth: this.#finder.isFilter ? 0 : Math.min(3, this.#marks.folds.depth(number)),
       isExpanded: this.#expanded.has(number),
       isWhole: this.#whole.has(number),
       ...this.#timeOf(number),
@@ -441,11 +424,6 @@ export class LogView {
     return { time: timeText(this.#times, ms, before), timeTitle: fullTime(ms) };
   }
 
-  #isMatch(number) {
-    const { matches } = this.#search;
-    return this.#query !== null && matches[lastAtMost(matches, number)] === number;
-  }
-
   #shown(first, last) {
     if (this.#map.count === 0) {
       return;
@@ -453,7 +431,12 @@ export class LogView {
     const [from, to] = [this.#map.at(first), this.#map.at(last)];
     const [start, end] = [Math.floor(keyOf(from)), Math.ceil(keyOf(to))];
     // The line before the first one has a time that the first one's may be told from.
-    this.#store.want(this.#filter.isOn ? this.#map.pieces(start, end) : [[Math.max(1, start - 1), end]]);
+    this.#store.want(this.#shownPieces(start, end, Math.max(1, start - 1)));
+  }
+
+  // The lines from `first` to `last` that aren't filtered out; without a filter from `before` on.
+  #shownPieces(first, last, before = first) {
+    return this.#finder.isFilter ? this.#map.pieces(first, last) : [[before, last]];
   }
 
   /** With the next frame, the rows are looked at again, not the counts alone. */
@@ -485,7 +468,7 @@ export class LogView {
     const text = this.#partialText;
     this.#tentative = text ? this.#rows.tentative(text) : NO_CHANGE;
     const { element } = this.#partial;
-    element.hidden = !text || this.#filter.isOn;
+    element.hidden = !text || this.#finder.isFilter;
     if (text) {
       element.dataset.number = this.total + 1;
       this.#partial.renumber(this.total + 1);
@@ -567,9 +550,9 @@ export class LogView {
   // --- Which lines are shown -----------------------------------------------------------------------
 
   #mapAll() {
-    const { matches } = this.#search;
-    this.#map = this.#filter.isOn
-      ? RowMap.around(matches, this.#filter.context, this.total)
+    const { isFilter, matches, context } = this.#finder;
+    this.#map = isFilter
+      ? RowMap.around(matches, context, this.total)
       : RowMap.without(this.#marks.folds.hidden(), this.total);
   }
 
@@ -591,8 +574,8 @@ export class LogView {
   }
 
   #reveal(number) {
-    if (this.#filter.isOn && !this.#map.has(number)) {
-      this.#box.toggleFilter();
+    if (this.#finder.isFilter && !this.#map.has(number)) {
+      this.#finder.toggleFilter();
     }
     if (this.#marks.folds.reveal(number)) {
       this.#mapAll();
@@ -631,39 +614,13 @@ export class LogView {
   // --- Search --------------------------------------------------------------------------------------
 
   #openSearch() {
-    if (this.#box.isOpen && this.#box.element.contains(document.activeElement)) {
-      return false; // the browser's own search, on a second Ctrl+F
-    }
-    const selected = String(getSelection());
     this.#goto.element.hidden = true;
-    this.#box.open(selected.length < 200 && !selected.includes("\n") ? selected : "");
-    return true;
-  }
-
-  #queryChanged(query) {
-    this.#query = query;
-    this.#current = null;
-    this.#wantsJump = Boolean(query);
-    this.#highlighter.query = query;
-    this.#restartSearch();
-    this.#schedule();
-  }
-
-  #restartSearch() {
-    if (this.#query) {
-      this.#search.start(this.#query);
-    } else {
-      this.#search.reset();
-    }
+    return this.#finder.open();
   }
 
   #found() {
-    this.#showFound();
     this.#showTicks();
-    if (this.#wantsJump) {
-      this.#jumpToFirst();
-    }
-    if (this.#filter.isOn) {
+    if (this.#finder.isFilter) {
       this.#remapTimer ||= setTimeout(() => {
         this.#remapTimer = 0;
         this.#remap();
@@ -672,39 +629,17 @@ export class LogView {
     this.#schedule();
   }
 
-  // What a reader typed is looked for from where they are, and from the start if it isn't there.
-  #jumpToFirst() {
-    const { matches, done } = this.#search;
-    const next = nextMatch(matches, this.#firstVisible() - 1);
-    if (next !== null || done) {
-      this.#wantsJump = false;
-      const match = next ?? matches[0] ?? null;
-      if (match !== null) {
-        this.#goToMatch(match);
-      }
-    }
-  }
-
-  #step(direction) {
-    const { matches } = this.#search;
-    if (matches.length === 0) {
-      return;
-    }
-    this.#wantsJump = false;
-    const from = this.#current ?? this.#firstVisible() - (direction > 0 ? 1 : 0);
-    const match = direction > 0
-      ? (nextMatch(matches, from) ?? matches[0])
-      : (previousMatch(matches, from) ?? matches.at(-1));
-    this.#goToMatch(match);
+  #filterChanged(isOn) {
+    this.#element.classList.toggle("is-filtered", isOn);
+    const keep = this.#finder.current;
+    this.#remap(keep !== null && this.#scroller.elementOf(keep) ? keep : null);
   }
 
   #goToMatch(number) {
-    this.#current = number;
     this.#setFollowing(false);
     if (!this.#map.has(number) || !this.#isInSight(number)) {
       this.goToLine(number);
     }
-    this.#showFound();
     this.#schedule();
   }
 
@@ -712,34 +647,14 @@ export class LogView {
   #isInSight(number) {
     const row = this.#scroller.elementOf(number)?.getBoundingClientRect();
     const view = this.#element.getBoundingClientRect();
-    const top = this.#box.isOpen ? this.#box.element.getBoundingClientRect().bottom : view.top;
+    const top = this.#finder.isOpen ? this.#finder.element.getBoundingClientRect().bottom : view.top;
     return Boolean(row) && row.top >= top && row.bottom <= view.bottom;
-  }
-
-  #showFound() {
-    const { matches, count, done, searched, of, error } = this.#search;
-    const position = this.#current === null ? 0 : lastAtMost(matches, this.#current) + 1;
-    const truncated = done && count > matches.length && matches.length > 0
-      ? `The first ${formatCount(matches.length)} of them can be gone through.`
-      : "";
-    this.#box.show({ count, position, done, searched, of, error, truncated });
-  }
-
-  #filterChanged(isOn, context) {
-    const keep = this.#current;
-    this.#filter = { isOn, context };
-    this.#element.classList.toggle("is-filtered", isOn);
-    if (keep !== null && this.#scroller.elementOf(keep)) {
-      this.#remap(keep);
-    } else {
-      this.#remap();
-    }
   }
 
   #showTicks() {
     this.#ticks.show([
       [this.#marks.errors, "--log-red"],
-      [this.#query ? this.#search.matches : [], "--log-match"],
+      [this.#finder.matches, "--log-match"],
     ]);
   }
 
@@ -834,8 +749,8 @@ export class LogView {
   }
 
   #escape() {
-    if (this.#box.isOpen) {
-      this.#box.close();
+    if (this.#finder.isOpen) {
+      this.#finder.close();
     } else if (this.#target) {
       this.#setTarget(null);
     } else {
@@ -868,90 +783,6 @@ export class LogView {
     this.#schedule();
   }
 
-  // --- Copying -------------------------------------------------------------------------------------
-
-  #copied(event) {
-    if (event.target.closest?.("input, textarea, dialog")) {
-      return;
-    }
-    const range = this.#selection.range;
-    if (!range && !this.#selection.all) {
-      return;
-    }
-    event.preventDefault();
-    const { pieces, trim } = this.#selected(range);
-    const lines = linesIn(pieces);
-    const text = lines <= MAX_COPIED_LINES ? textHere(this.#rows, pieces) : null;
-    if (text !== null) {
-      event.clipboardData.setData("text/plain", trim(text));
-    } else {
-      this.#copy(pieces, trim);
-    }
-  }
-
-  // What is to be copied: pieces of whole lines, and how their text is cut at both ends.
-  #selected(range) {
-    const partial = this.#partialText ? this.#partial.text : "";
-    if (this.#selection.all) {
-      return { pieces: this.#map.pieces(1, this.total), trim: (text) => text + partial };
-    }
-    const [start, end] = range;
-    const pieces = this.#filter.isOn
-      ? this.#map.pieces(start.number, end.number)
-      : [[start.number, Math.min(end.number, this.total)]];
-    return { pieces, trim: (text) => this.#cut(text, start, end, partial) };
-  }
-
-  #cut(text, start, end, partial) {
-    if (start.number > this.total) {
-      return partial.slice(start.column, end.column);
-    }
-    let kept = text;
-    if (end.number > this.total) {
-      kept += partial.slice(0, end.column);
-    } else if (end.column !== Infinity && !this.#isChanged(end.number)) {
-      const lastLine = text.lastIndexOf("\n", text.length - 2) + 1;
-      kept = text.slice(0, lastLine + end.column);
-    }
-    return this.#isChanged(start.number) ? kept : kept.slice(start.column);
-  }
-
-  // Whether the row shows something else than the text of its line, so that columns say nothing.
-  #isChanged(number) {
-    return this.#expanded.has(number) || Boolean(this.#marks.folds.at(number));
-  }
-
-  async #copy(pieces, trim = (text) => text) {
-    const lines = linesIn(pieces);
-    if (lines > MAX_COPIED_LINES) {
-      this.#say(`These are ${formatQuantity(lines, "line")}; up to ${formatCount(MAX_COPIED_LINES)} can be copied. The raw log has them all.`);
-      return;
-    }
-    this.#say(`Copying ${formatQuantity(lines, "line")}…`);
-    try {
-      const here = textHere(this.#rows, pieces);
-      const text = here ?? (await fetchText((query) => this.#source.lines(query), pieces));
-      await navigator.clipboard.writeText(trim(text));
-      this.#say(`Copied ${formatQuantity(lines, "line")}.`);
-    } catch (error) {
-      this.#say(`They could not be copied: ${error.message}`);
-    }
-  }
-
-  #copyTarget() {
-    const [first, last] = this.#target;
-    this.#copy([[first, Math.min(last, this.total)]]);
-  }
-
-  async #copyLink() {
-    try {
-      await navigator.clipboard.writeText(location.origin + location.pathname + formatLink(this.#target));
-      this.#say("Copied the link.");
-    } catch (error) {
-      this.#say(`The link could not be copied: ${error.message}`);
-    }
-  }
-
   #say(sentence) {
     this.#toast.textContent = sentence;
     this.#toast.hidden = false;
@@ -963,10 +794,6 @@ export class LogView {
 // Rows are told apart, and ordered, by the number of their line; a gap stands before its first.
 function keyOf({ number, gap }) {
   return number ?? gap[0] - 0.5;
-}
-
-function linesIn(pieces) {
-  return pieces.reduce((sum, [first, last]) => sum + last - first + 1, 0);
 }
 
 function toggle(set, value) {
