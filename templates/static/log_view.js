@@ -16,24 +16,23 @@
 import { make } from "./dom.js";
 import { formatCount, formatQuantity } from "./format.js";
 import { GotoBox } from "./goto_box.js";
-import { Highlighter } from "./highlighter.js";
 import { formatLink, parseLink } from "./line_link.js";
 import { LineRows } from "./line_rows.js";
 import { BLOCK_LINES, LineStore } from "./line_store.js";
 import { fullTime, parsePlace, TIME_MODES, timeText } from "./line_times.js";
-import { fetchText, MAX_COPIED_LINES, textHere } from "./log_copy.js";
+import { LogCopier } from "./log_copy.js";
+import { LogFinder } from "./log_finder.js";
 import { keysDialog, listenToKeys } from "./log_keys.js";
 import { LogMarks } from "./log_marks.js";
 import { GapRow, LogRow } from "./log_row.js";
-import { LogSearch, nextMatch, previousMatch } from "./log_search.js";
+import { nextMatch, previousMatch } from "./log_search.js";
 import { LogSelection } from "./log_selection.js";
 import { LogTicks } from "./log_ticks.js";
 import { LogToolbar } from "./log_toolbar.js";
 import { prefer, preference } from "./preferences.js";
-import { lastAtMost, RowMap } from "./row_map.js";
+import { RowMap } from "./row_map.js";
 import { textOf } from "./screen.js";
 import { Scroller } from "./scroller.js";
-import { SearchBox } from "./search_box.js";
 
 /** How many of the newest lines open() wants to be given: whole blocks, and more than a screen. */
 export const NEWEST_LINES = 2 * BLOCK_LINES;
@@ -170,7 +169,7 @@ export class LogView {
     this.#marks.start(0);
     this.#mapAll();
     this.#setFollowing(true);
-    this.#finder.restart();
+    this.#finder.startOver();
     this.#schedule();
   }
 
@@ -211,12 +210,11 @@ export class LogView {
     this.#selection = new LogSelection(this.#scroller.lines, {
       onSelected: () => this.#setFollowing(false),
     });
-    this.#copier = new LogCopier(this.#source, this.#rows, this.#selection, {
-      partial: () => (this.#partialText ? this.#partial.text : ""),
-      pieces: (first, last) => this.#shownPieces(first, last),
-      total: () => this.total,
-      isChanged: (number) => this.#expanded.has(number) || Boolean(this.#marks.folds.at(number)),
-      say: (sentence) => this.#say(sentence),
+    this.#copier = new LogCopier({
+      source: this.#source,
+      rows: this.#rows,
+      selection: this.#selection,
+      view: this.#copied(),
     });
     this.#goto = new GotoBox((text) => this.#goTo(text), () => this.#element.focus({ preventScroll: true }));
     this.#toolbar = new LogToolbar(this.#actions(), { rawUrl: this.#source.rawUrl });
@@ -431,12 +429,7 @@ export class LogView {
     const [from, to] = [this.#map.at(first), this.#map.at(last)];
     const [start, end] = [Math.floor(keyOf(from)), Math.ceil(keyOf(to))];
     // The line before the first one has a time that the first one's may be told from.
-    this.#store.want(this.#shownPieces(start, end, Math.max(1, start - 1)));
-  }
-
-  // The lines from `first` to `last` that aren't filtered out; without a filter from `before` on.
-  #shownPieces(first, last, before = first) {
-    return this.#finder.isFilter ? this.#map.pieces(first, last) : [[before, last]];
+    this.#store.want(this.#finder.isFilter ? this.#map.pieces(start, end) : [[Math.max(1, start - 1), end]]);
   }
 
   /** With the next frame, the rows are looked at again, not the counts alone. */
@@ -614,8 +607,11 @@ export class LogView {
   // --- Search --------------------------------------------------------------------------------------
 
   #openSearch() {
-    this.#goto.element.hidden = true;
-    return this.#finder.open();
+    const isOpened = this.#finder.open();
+    if (isOpened) {
+      this.#goto.element.hidden = true;
+    }
+    return isOpened;
   }
 
   #found() {
@@ -781,6 +777,18 @@ export class LogView {
     this.#store.withTimes = this.#times !== "off";
     this.#toolbar.showChoices({ wrap: this.#wrap, times: this.#times, hasFolds: this.#marks.folds.size > 0 });
     this.#schedule();
+  }
+
+  // What the copier is told.
+  #copied() {
+    return {
+      total: () => this.total,
+      partial: () => (this.#partialText ? this.#partial.text : ""),
+      shownPieces: () => this.#map.pieces(1, this.total),
+      pieces: (first, last) => (this.#finder.isFilter ? this.#map.pieces(first, last) : [[first, last]]),
+      isChanged: (number) => this.#expanded.has(number) || Boolean(this.#marks.folds.at(number)),
+      say: (sentence) => this.#say(sentence),
+    };
   }
 
   #say(sentence) {
