@@ -187,11 +187,11 @@ export class LogFinder {
   }
 
   #showFound() {
-    const { matches, count, done, searched, of, error } = this.#search;
+    const { matches, count, done, searched, of, error, trouble } = this.#search;
     const position = this.#current === null ? 0 : lastAtMost(matches, this.#current) + 1;
     const truncated = done && count > matches.length && matches.length > 0
       ? `The first ${formatCount(matches.length)} of them can be gone through.`
       : "";
-    this.#box.show({ count, position, done, searched, of, error, truncated });
+    this.#box.show({ count, position, done, searched, of, error, note: trouble || truncated });
   }
 }

@@ -39,6 +39,8 @@ export class LogSearch {
   done = false;
   /** A sentence, where the search can't go on. */
   error = "";
+  /** A sentence while the server is away: what was found before stands until it is back. */
+  trouble = "";
 
   constructor({ search, onChange, once = false }) {
     this.#search = search;
@@ -46,21 +48,24 @@ export class LogSearch {
     this.#once = once;
   }
 
-  /** Whether it is under way, or waits for the log to grow. */
+  /** Whether it is under way, or waits for the log to grow or for the server. */
   get running() {
-    return this.#abort !== null;
+    return this.#abort !== null || this.#retryTimer !== 0;
   }
 
   /** Begins to search for `query`, from the start of the log. */
   start(query) {
     this.stop();
     this.#failures = 0;
+    this.#forget();
+    this.#onChange();
     this.#begin(query);
   }
 
   /** Searches no further; what was found stays. */
   stop() {
     clearTimeout(this.#retryTimer);
+    this.#retryTimer = 0;
     this.#abort?.abort();
     this.#abort = null;
   }
@@ -72,21 +77,22 @@ export class LogSearch {
   }
 
   #forget() {
-    Object.assign(this, { matches: [], count: 0, searched: 0, of: 0, done: false, error: "" });
+    Object.assign(this, { matches: [], count: 0, searched: 0, of: 0, done: false, error: "", trouble: "" });
   }
 
   async #begin(query) {
     const abort = new AbortController();
     this.#abort = abort;
-    this.#forget();
-    this.#onChange();
     try {
       let ended = false;
       for await (const { type, data } of this.#search(query, abort.signal)) {
         if (abort.signal.aborted) {
           return;
         }
-        this.#failures = 0;
+        if (this.#failures > 0) {
+          this.#failures = 0;
+          this.#forget(); // it begins anew, and tells of everything once more
+        }
         this.#take(type, data);
         ended ||= type === "end" || type === "error" || (this.#once && this.done);
         this.#onChange();
@@ -133,8 +139,7 @@ export class LogSearch {
     }
     this.#abort = null;
     if (error.status >= 400 && error.status < 500) {
-      this.error = error.message;
-      this.done = true;
+      Object.assign(this, { error: error.message, trouble: "", done: true });
       this.#onChange();
     } else {
       this.#again(query);
@@ -144,8 +149,11 @@ export class LogSearch {
   #again(query) {
     this.#failures += 1;
     const seconds = backoffSeconds(this.#failures);
-    this.error = "The server can't be reached. The search begins again as soon as it can.";
+    this.trouble = `The server can't be reached. The search begins again within ${seconds} s.`;
     this.#onChange();
-    this.#retryTimer = setTimeout(() => this.#begin(query), seconds * 1000);
+    this.#retryTimer = setTimeout(() => {
+      this.#retryTimer = 0;
+      this.#begin(query);
+    }, seconds * 1000);
   }
 }

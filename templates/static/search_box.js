@@ -76,9 +76,9 @@ export class SearchBox {
     this.#filterToggled();
   }
 
-  /** Shows what was found: `position` counts from 1, 0 for none. */
-  show({ count, position, done, searched, of, error, truncated }) {
-    this.#message.textContent = error || truncated;
+  /** Shows what was found: `position` counts from 1, 0 for none; `error` is about the query. */
+  show({ count, position, done, searched, of, error, note }) {
+    this.#message.textContent = error || note;
     this.#message.hidden = !this.#message.textContent;
     this.#message.classList.toggle("is-error", Boolean(error));
     this.#input.setAttribute("aria-invalid", String(Boolean(error)));

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
-from playwright.sync_api import Page
+from playwright.sync_api import Locator, Page
+
+from tornado_logs.journal import JournalWriter
 
 DEADLINE_SECONDS = 20.0
+START_SECONDS = 1_790_000_000  # September 2026
 
 
 class Server(Protocol):
@@ -116,3 +120,73 @@ def overflow_px(page: Page) -> int:
     return int(
         page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     )
+
+
+def finished_log(server: Server, name: str, *pieces: bytes) -> str:
+    """A log of an hour ago, as a capture process would have written it: a piece each second."""
+    path = server.data_dir.parent / f"{name}.log"
+    clock = iter(range(START_SECONDS, START_SECONDS + 10_000))
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    writer = JournalWriter(fd, str(path.with_suffix(".idx")), clock=lambda: float(next(clock)))
+    for piece in pieces:
+        writer.append(piece)
+    writer.close()
+    os.close(fd)
+    an_hour_ago = time.time() - 3600
+    os.utime(path, (an_hour_ago, an_hour_ago))
+    path.with_suffix(".idx").rename(server.data_dir / f"{name}.idx")
+    path.rename(server.data_dir / path.name)
+    return name
+
+
+def lines(count: int, make: Callable[[int], str] = str) -> bytes:
+    """`count` lines, each as `make` gives it from its number."""
+    return "".join(f"{make(number)}\n" for number in range(1, count + 1)).encode()
+
+
+def row(page: Page, number: int) -> Locator:
+    """The row of line `number`."""
+    return page.locator(f'.log-lines .log-line[data-number="{number}"]')
+
+
+def text_of(page: Page, number: int) -> Locator:
+    """The text of line `number`."""
+    return row(page, number).locator(".log-text")
+
+
+def scroll_to_share(page: Page, share: float) -> None:
+    """Scroll as one does who drags the thumb."""
+    page.get_by_role("log").evaluate(
+        "(log, share) => { log.scrollTop = share * (log.scrollHeight - log.clientHeight); }", share
+    )
+
+
+def first_in_sight(page: Page) -> dict[str, Any]:
+    """The number of the row at the top of the view, and where it begins."""
+    found: dict[str, Any] = page.get_by_role("log").evaluate(
+        """log => {
+          const top = log.getBoundingClientRect().top;
+          const rows = [...log.querySelectorAll('.log-lines .log-line:not(.is-pinned)')];
+          const row = rows.find(row => row.getBoundingClientRect().bottom > top + 1);
+          const { number } = row.dataset;
+          return { number: Number(number), y: row.getBoundingClientRect().top - top };
+        }"""
+    )
+    return found
+
+
+def wait_for_place(page: Page, px: float) -> None:
+    """Wait until the view begins `px` pixels below the top of a log whose rows are 20 px high."""
+
+    def is_there() -> bool:
+        at = first_in_sight(page)
+        return bool(abs(at["number"] * 20 - at["y"] - px) <= 2)
+
+    wait_until(is_there)
+
+
+def search(page: Page, text: str) -> Locator:
+    """Search for `text`; what tells of what was found."""
+    page.keyboard.press("Control+f")
+    page.get_by_role("textbox", name="Search the whole log").fill(text)
+    return page.locator(".search-status")

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import re
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from terminal import Terminal
 
-from tornado_logs.journal import JournalWriter
-
-from .helpers import Server, copied_text, launch, open_log, stop, wait_for_line, wait_until
+from .helpers import (
+    Server,
+    copied_text,
+    finished_log,
+    first_in_sight,
+    launch,
+    lines,
+    open_log,
+    row,
+    scroll_to_share,
+    search,
+    stop,
+    text_of,
+    wait_for_line,
+    wait_for_place,
+    wait_until,
+)
 
 BLOCK_LINES = 10_000
 BLOCKS = 300
 TOTAL = BLOCKS * BLOCK_LINES
-START_MS = 1_790_000_000_000  # September 2026
 
 
 def block() -> bytes:
@@ -28,74 +38,11 @@ def block() -> bytes:
     return b"".join(b"%-98d.\n" % number for number in range(1, BLOCK_LINES + 1))
 
 
-def finished_log(server: Server, name: str, *pieces: bytes) -> str:
-    """A log of an hour ago, as a capture process would have written it: a piece each second."""
-    path = server.data_dir.parent / f"{name}.log"
-    clock = iter(range(START_MS // 1000, START_MS // 1000 + 10_000))
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    writer = JournalWriter(fd, str(path.with_suffix(".idx")), clock=lambda: float(next(clock)))
-    for piece in pieces:
-        writer.append(piece)
-    writer.close()
-    os.close(fd)
-    an_hour_ago = time.time() - 3600
-    os.utime(path, (an_hour_ago, an_hour_ago))
-    path.with_suffix(".idx").rename(server.data_dir / f"{name}.idx")
-    path.rename(server.data_dir / path.name)
-    return name
-
-
-def lines(count: int, make: Callable[[int], str] = str) -> bytes:
-    """`count` lines, each as `make` gives it from its number."""
-    return "".join(f"{make(number)}\n" for number in range(1, count + 1)).encode()
-
-
-def row(page: Page, number: int) -> Locator:
-    """The row of line `number`."""
-    return page.locator(f'.log-lines .log-line[data-number="{number}"]')
-
-
-def text_of(page: Page, number: int) -> Locator:
-    """The text of line `number`."""
-    return row(page, number).locator(".log-text")
-
-
 def expect_big(page: Page, number: int) -> None:
     """Line `number` of the big log is in sight, with the text that stands in the file there."""
     expect(row(page, number)).to_be_in_viewport()
     in_block = (number - 1) % BLOCK_LINES + 1
     expect(text_of(page, number)).to_have_text(re.compile(rf"^{in_block} +\.\n?$"))
-
-
-def scroll_to_share(page: Page, share: float) -> None:
-    """Scroll as one does who drags the thumb."""
-    page.get_by_role("log").evaluate(
-        "(log, share) => { log.scrollTop = share * (log.scrollHeight - log.clientHeight); }", share
-    )
-
-
-def first_in_sight(page: Page) -> dict[str, Any]:
-    """The number of the row at the top of the view, and where it begins."""
-    found: dict[str, Any] = page.get_by_role("log").evaluate(
-        """log => {
-          const top = log.getBoundingClientRect().top;
-          const rows = [...log.querySelectorAll('.log-lines .log-line:not(.is-pinned)')];
-          const row = rows.find(row => row.getBoundingClientRect().bottom > top + 1);
-          const { number } = row.dataset;
-          return { number: Number(number), y: row.getBoundingClientRect().top - top };
-        }"""
-    )
-    return found
-
-
-def wait_for_place(page: Page, px: float) -> None:
-    """Wait until the view begins `px` pixels below the top of a log whose rows are 20 px high."""
-
-    def is_there() -> bool:
-        at = first_in_sight(page)
-        return bool(abs(at["number"] * 20 - at["y"] - px) <= 2)
-
-    wait_until(is_there)
 
 
 def wait_for_move(page: Page, number: int) -> int:
@@ -110,13 +57,6 @@ def go_to(page: Page, place: str) -> None:
     page.keyboard.press("g")
     page.get_by_label("Go to a line number or a time").fill(place)
     page.keyboard.press("Enter")
-
-
-def search(page: Page, text: str) -> Locator:
-    """Search for `text`; what tells of what was found."""
-    page.keyboard.press("Control+f")
-    page.get_by_role("textbox", name="Search the whole log").fill(text)
-    return page.locator(".search-status")
 
 
 @pytest.fixture(scope="module")
