@@ -28,8 +28,17 @@ function leftText(left) {
   return left.length === 1 ? "1 process left running" : `${left.length} processes left running`;
 }
 
-function exitText({ exit_status: status }) {
-  return status ? `exit ${status}` : "";
+// How it ended, where that isn't well: in the word of its state, unless its own exit status tells
+// more. What a signal of ours made of that (143) says nothing to a reader.
+function outcomeText({ state, exit_status: status }) {
+  if (state === "failed") {
+    return status ? `exit ${status}` : "";
+  }
+  return ["stopped", "timed_out", "lost"].includes(state) ? stateLabel(state).toLowerCase() : "";
+}
+
+function exitText({ exit_status: status, signal }) {
+  return status ? `exit ${status}${signal ? ` (${signal})` : ""}` : "";
 }
 
 /** One row. Its element is made once and changed in place, so focus and selection survive. */
@@ -37,7 +46,7 @@ class Row {
   element = part("li", "row");
   #state = part("span", "row-state");
   #name = part("a", "row-name");
-  #exit = part("span", "row-exit");
+  #outcome = part("span", "row-outcome");
   #left = part("span", "row-left");
   #last = part("span", "row-last");
   #source = part("span", "row-source");
@@ -47,7 +56,7 @@ class Row {
   constructor(record) {
     this.#name.href = `/deployments/${encodeURIComponent(record.id)}`;
     const main = part("div", "row-main");
-    main.append(this.#name, this.#exit, this.#left);
+    main.append(this.#name, this.#outcome, this.#left);
     this.element.append(this.#state, main, this.#last, this.#source, this.#started, this.#duration);
     this.element.dataset.id = record.id;
   }
@@ -69,8 +78,8 @@ class Row {
     setText(this.#left, left.length > 0 ? leftText(left) : "");
     this.#left.title = left.map(({ pid, command }) => `${pid} ${command}`).join("\n");
     setText(this.#name, record.name || record.request?.command?.toString() || record.id);
-    setText(this.#exit, exitText(record));
-    this.#exit.title = record.signal ?? "";
+    setText(this.#outcome, outcomeText(record));
+    this.#outcome.title = exitText(record);
     setText(this.#source, record.source || "file");
     const begun = record.started_at ?? record.created_at;
     this.#started.dateTime = begun;

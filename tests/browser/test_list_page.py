@@ -93,6 +93,27 @@ def test_a_typed_command_runs_to_its_end_with_its_exit_status(page: Page, server
     expect(row).to_contain_text("exit 3")
 
 
+def test_what_was_stopped_says_so_in_the_list_as_on_its_page(page: Page, server: Server) -> None:
+    """By its shape and its word: the signal that ended it is no exit status of its own."""
+    name = unique("stopped")
+    deployment_id = launch(server, "sleep 600", name=name)
+    timed_out = unique("late")
+    launch_to_end(server, "sleep 600", name=timed_out, timeout_seconds=0.2)
+    stop(server, deployment_id)
+    server.wait_for_end(deployment_id)
+    page.goto(server.url)
+    for which, word, shape in ((name, "stopped", "stopped"), (timed_out, "timed out", "timed_out")):
+        row = page.get_by_role("listitem").filter(has_text=which)
+        expect(row.locator(".row-outcome")).to_have_text(word)
+        expect(row.locator(".row-state use")).to_have_attribute(
+            "href", f"/static/states.svg#{shape}"
+        )
+        expect(row).not_to_contain_text("exit")
+    page.get_by_role("link", name=name).click()
+    expect(page.locator("#state")).to_have_text("Stopped")
+    expect(page.locator("#state use")).to_have_attribute("href", "/static/states.svg#stopped")
+
+
 def test_what_is_refused_is_told_in_a_sentence_beside_the_field(page: Page, server: Server) -> None:
     """And what was typed still stands there."""
     page.goto(server.url)
