@@ -22,6 +22,7 @@ import { BLOCK_LINES, LineStore } from "./line_store.js";
 import { fullTime, parsePlace, TIME_MODES, timeText } from "./line_times.js";
 import { LogCopier } from "./log_copy.js";
 import { LogFinder } from "./log_finder.js";
+import { LogGrip } from "./log_grip.js";
 import { keysDialog, listenToKeys } from "./log_keys.js";
 import { LogMarks } from "./log_marks.js";
 import { GapRow, LogRow } from "./log_row.js";
@@ -29,6 +30,7 @@ import { nextMatch, previousMatch } from "./log_search.js";
 import { LogSelection } from "./log_selection.js";
 import { LogTicks } from "./log_ticks.js";
 import { LogToolbar } from "./log_toolbar.js";
+import { listenToHeldNumbers } from "./number_touch.js";
 import { prefer, preference } from "./preferences.js";
 import { RowMap } from "./row_map.js";
 import { textOf } from "./screen.js";
@@ -61,6 +63,7 @@ export class LogView {
   #goto;
   #toolbar;
   #ticks;
+  #grip;
   #element = make("div", { className: "log-scroller", tabIndex: 0, aria: { role: "log", label: "Log" } });
   #partial = new LogRow(1);
   #footer = make("div", { className: "log-footer" });
@@ -219,10 +222,11 @@ export class LogView {
     this.#goto = new GotoBox((text) => this.#goTo(text), () => this.#element.focus({ preventScroll: true }));
     this.#toolbar = new LogToolbar(this.#actions(), { rawUrl: this.#source.rawUrl });
     this.#ticks = new LogTicks((number) => this.#shareOf(number));
+    this.#grip = new LogGrip({ place: () => this.#place(), onDrag: (share) => this.#dragged(share) });
     // Within what scrolls, so that a wheel above the pill scrolls too.
     const dock = make("div", { className: "log-dock" }, this.#pill);
     this.#element.append(dock);
-    const frame = make("div", { className: "log-frame" }, this.#element, this.#ticks.element, this.#finder.element, this.#goto.element, this.#toast);
+    const frame = make("div", { className: "log-frame" }, this.#element, this.#ticks.element, this.#grip.element, this.#finder.element, this.#goto.element, this.#toast);
     root.append(this.#toolbar.element, frame, this.#keys);
   }
 
@@ -263,6 +267,7 @@ export class LogView {
     this.#element.addEventListener("keydown", (event) => this.#keyed(event));
     this.#listenToTouch();
     this.#scroller.lines.addEventListener("click", (event) => this.#clicked(event));
+    listenToHeldNumbers(this.#scroller.lines, (number) => this.#numberClicked(number, true));
     document.addEventListener("keydown", (event) => this.#keyedBeside(event));
     addEventListener("hashchange", () => this.#followLink());
     new ResizeObserver(() => this.#resized()).observe(this.#element);
@@ -274,6 +279,16 @@ export class LogView {
     this.#element.addEventListener("touchstart", (event) => (from = y(event)), { passive: true });
     const moved = (event) => y(event) > from + 4 && this.#setFollowing(false);
     this.#element.addEventListener("touchmove", moved, { passive: true });
+  }
+
+  #place() {
+    const screens = this.#map.count / Math.max(1, this.#element.clientHeight / this.#scroller.lineHeight);
+    return { share: this.#scroller.share, number: this.#firstVisible(), screens };
+  }
+
+  #dragged(share) {
+    this.#setFollowing(share >= 1);
+    this.#scroller.goToShare(share);
   }
 
   // The first pixels of a smooth scroll must not be undone by the next line that comes.
@@ -316,6 +331,7 @@ export class LogView {
     if (target.closest(".log-number")) {
       event.preventDefault();
       this.#numberClicked(number, event.shiftKey);
+      this.#hintAtRange(event);
     } else if (target.closest(".log-fold")) {
       this.#toggleFold(number);
     } else if (target.closest(".log-json")) {
@@ -352,7 +368,10 @@ export class LogView {
       show: (row, element) => view.#showRow(row, element),
       isPinned: (key) => view.#selection.isPinned(key),
       shown: (first, last) => view.#shown(first, last),
-      moved: (isUp) => view.#moved(isUp),
+      moved: (isUp) => {
+        view.#moved(isUp);
+        view.#grip.show();
+      },
       reachedEnd: () => view.#setFollowing(true),
     };
   }
@@ -694,6 +713,14 @@ export class LogView {
     const from = isRange && this.#target ? this.#targetFrom : number;
     this.#targetFrom = from;
     this.#setTarget(number < from ? [number, from] : [from, number]);
+  }
+
+  // Who marks a first line with a finger has no Shift, and no list of keys that tells of it.
+  #hintAtRange({ pointerType }) {
+    if (pointerType === "touch" && !preference("touch.hinted", false, [true, false])) {
+      prefer("touch.hinted", true);
+      this.#say("Press and hold another number to mark all lines between.");
+    }
   }
 
   #setTarget(target, { isLink = false } = {}) {

@@ -125,6 +125,20 @@ export class Scroller {
     this.#render(false);
   }
 
+  /** Where the view stands on the way from the first row (0) to the last (1). */
+  get share() {
+    const rows = this.#host.count - this.#element.clientHeight / this.#meanHeight;
+    const { row, offset } = this.#anchor;
+    return this.#atEnd || rows <= 0 ? 1 : clamp((row + offset / this.#meanHeight) / rows, 0, 1);
+  }
+
+  /** Goes to that share of the way. */
+  goToShare(share) {
+    this.#atEnd = false;
+    this.#leap(share);
+    this.#render(false);
+  }
+
   /** Scrolls by `px` pixels. */
   moveBy(px) {
     this.#element.scrollTop += px;
