@@ -13,6 +13,8 @@ import { textOf } from "./screen.js";
 
 // A row of more characters would hold up the layout; the rest is a click away.
 const MAX_CHARS = 20_000;
+// The server's mark at the end of a line that is longer than it sends.
+const LEFT_OUT = / … \[([\d,]+) bytes left out; the raw log has them\]$/;
 const MAX_JSON_CHARS = 200_000;
 const JSON_TOKEN = /("(?:[^"\\]|\\.)*")(\s*:)?|-?\b\d[\d.eE+-]*|\b(?:true|false|null)\b/g;
 
@@ -49,7 +51,10 @@ function renderJson(text, element) {
   element.append(text.slice(at));
 }
 
-/** A row. Its element may be used again for the same line only. */
+/**
+ * A row. Its element may be used again for the same line only; `raw` is where the bytes of the log
+ * are: `{href, download}`, as of a link.
+ */
 export class LogRow {
   #shown = null;
   #level = null;
@@ -57,8 +62,10 @@ export class LogRow {
   #number = make("a", { className: "log-number", tabIndex: -1, draggable: false, aria: { hidden: "true" } });
   #time = make("span", { className: "log-time", aria: { hidden: "true" } });
   #body = make("div", { className: "log-text" });
+  #raw;
 
-  constructor(number) {
+  constructor(number, raw) {
+    this.#raw = raw;
     this.element = make("div", { className: "log-line" }, this.#number, this.#time, this.#body);
     this.element.logRow = this;
     this.renumber(number);
@@ -141,10 +148,13 @@ export class LogRow {
     }
     renderRuns(tooMuch ? cut(runs, MAX_CHARS) : runs, this.#body, { highlight: ranges });
     if (tooMuch) {
-      const rest = formatCount(this.#text.length - MAX_CHARS);
-      this.#body.append(
-        make("button", { type: "button", className: "log-more", data: { label: `Show ${rest} more characters` }, aria: { label: `Show ${rest} more characters` } }),
-      );
+      const label = `Show ${formatCount(this.#text.length - MAX_CHARS)} more characters`;
+      this.#body.append(make("button", { type: "button", className: "log-more", data: { label }, aria: { label } }));
+    }
+    const leftOut = this.#text.length > MAX_CHARS && this.#text.match(LEFT_OUT);
+    if (leftOut) {
+      const label = `Download the raw log, with ${leftOut[1]} bytes more`;
+      this.#body.append(make("a", { ...this.#raw, className: "log-more", data: { label }, aria: { label } }));
     }
   }
 

@@ -7,14 +7,21 @@ import { ApiError, getJson } from "./api.js";
 /** The calls of the log of deployment `id`. */
 export class LogSource {
   #path;
+  #id;
 
   constructor(id) {
+    this.#id = id;
     this.#path = `/logs/${encodeURIComponent(id)}`;
   }
 
   /** Where its bytes are. */
   get rawUrl() {
     return `${this.#path}/raw`;
+  }
+
+  /** A link that saves them to a file: what a browser shows as text may be too large for a tab. */
+  get rawLink() {
+    return { href: this.rawUrl, download: `${this.#id}.log` };
   }
 
   /**

@@ -65,7 +65,7 @@ export class LogView {
   #ticks;
   #grip;
   #element = make("div", { className: "log-scroller", tabIndex: 0, aria: { role: "log", label: "Log" } });
-  #partial = new LogRow(1);
+  #partial;
   #footer = make("div", { className: "log-footer" });
   #pill = make("button", { type: "button", className: "log-pill", hidden: true });
   #toast = make("p", { className: "log-toast", hidden: true, aria: { role: "status" } });
@@ -92,6 +92,7 @@ export class LogView {
 
   constructor(root, source) {
     this.#source = source;
+    this.#partial = new LogRow(1, source.rawLink);
     const fetchLines = (query, signal) => source.lines(query, signal);
     this.#store = new LineStore({
       fetchLines,
@@ -338,7 +339,7 @@ export class LogView {
       toggle(this.#expanded, number);
       this.#setFollowing(false);
       this.#scroller.refresh();
-    } else if (target.closest(".log-more")) {
+    } else if (target.closest("button.log-more")) {
       toggle(this.#whole, number);
       this.#scroller.refresh();
     } else if (target.closest(".log-gap")) {
@@ -396,7 +397,7 @@ export class LogView {
       found.show(gap);
       return found.element;
     }
-    const found = element?.logRow ?? new LogRow(number);
+    const found = element?.logRow ?? new LogRow(number, this.#source.rawLink);
     found.show(this.#model(number));
     return found.element;
   }
