@@ -6,6 +6,7 @@ import { ApiError, getJson, pageData, postJson, serverNow } from "./api.js";
 import { ConnectionLight } from "./connection_light.js";
 import { backoffSeconds } from "./event_stream.js";
 import { formatDuration, formatExact, formatRelative } from "./format.js";
+import { HeadTitle } from "./head_title.js";
 import { LogSource } from "./log_source.js";
 import { LogStream } from "./log_stream.js";
 import { LogView, NEWEST_LINES } from "./log_view.js";
@@ -37,6 +38,7 @@ let trouble = "";
 const recordPath = `/deployments/${encodeURIComponent(record.id)}`;
 const source = new LogSource(record.id);
 const light = new ConnectionLight(byId("light"));
+const heading = new HeadTitle({ heading: byId("title"), box: byId("command"), toggle: byId("whole") });
 const view = new LogView(byId("log"), source);
 
 // --- The log -----------------------------------------------------------------------------------
@@ -169,21 +171,12 @@ function showRecord(newRecord) {
   document.body.dataset.state = record.state;
   byId("state").replaceChildren(stateIcon(record.state), label);
   byId("state").className = `state state-${record.state}`;
-  byId("title").textContent = title;
-  showCommand(command, title);
+  heading.show(title, command);
   showActions();
   showFacts();
   showNotices();
   view.setFooter(deleted ? "" : footerText());
   tick();
-}
-
-// The title may already say all of it, if it has the room to.
-function showCommand(command, title) {
-  const heading = byId("title");
-  byId("command").textContent = command;
-  const isTold = command.replace(/\s+/g, " ").trim() === title && heading.scrollHeight <= heading.clientHeight + 1;
-  byId("command").hidden = !command || isTold;
 }
 
 function showActions() {
@@ -328,7 +321,6 @@ byId("stop-form").addEventListener("submit", (event) => {
   stop();
 });
 byId("again").addEventListener("click", runAgain);
-addEventListener("resize", () => showRecord(record));
 showRecord(record);
 open();
 setInterval(() => !document.hidden && tick(), TICK_MS);

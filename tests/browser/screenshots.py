@@ -188,6 +188,8 @@ def shoot(browser: Browser, server: Server, found: dict[str, str]) -> None:
     for look, scheme, (width, height) in LOOKS:
         context = browser.new_context(
             viewport={"width": width, "height": height},
+            has_touch=look == "phone",
+            is_mobile=look == "phone",
             color_scheme=scheme,
             reduced_motion="reduce",
             locale="en-GB",

@@ -356,6 +356,31 @@ def test_a_log_that_was_replaced_is_shown_anew(page: Page, server: Server) -> No
 
 
 @pytest.mark.parametrize("width", [390, 1280])
+def test_a_command_stands_once_however_long_it_is(page: Page, server: Server, width: int) -> None:
+    """As the title where it has no other name, which a button unfolds; else below the name."""
+    page.set_viewport_size({"width": width, "height": 844})
+    command = f"true unmistakable\ntrue {'long ' * 80}\ntrue end"
+    open_log(page, server, launch_to_end(server, command))
+    title, whole = page.locator("#title"), page.get_by_role("button", name="The whole command")
+    expect(title).to_contain_text("true unmistakable true long")
+    height = title.evaluate("title => title.offsetHeight")
+    assert page.locator("main").inner_text().count("unmistakable") == 1
+    whole.click()
+    expect(whole).to_have_attribute("aria-expanded", "true")
+    assert title.evaluate("title => title.textContent") == command
+    assert title.evaluate("title => title.offsetHeight") > height
+    assert page.locator("main").inner_text().count("unmistakable") == 1
+    whole.click()
+    assert title.evaluate("title => title.offsetHeight") == height
+
+    open_log(page, server, launch_to_end(server, command, name="Its name"))
+    expect(title).to_have_text("Its name")
+    expect(whole).to_be_hidden()
+    assert page.locator("#command").inner_text() == command
+    assert page.locator("main").inner_text().count("unmistakable") == 1
+
+
+@pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_of_a_deployment_fits_its_window(
     browser: Browser, server: Server, width: int
 ) -> None:
