@@ -25,7 +25,7 @@ const CURSOR_UP = /\x1b\[\d*[AF]|\x1bM/;
 const STYLING = /\x1b\[[\d;:]*m|\x1b\]8;[^\x07\x1b]*(?:\x07|\x1b\\)/g;
 
 /** The style in force after `lines`, where `style` was before them; both as escape sequences. */
-export function styleAfter(style, lines) {
+function styleAfter(style, lines) {
   const escapes = lines.filter((line) => line.includes("\x1b")).map((line) => line.match(STYLING));
   const found = escapes.filter(Boolean).flat();
   if (found.length === 0) {

@@ -13,7 +13,7 @@ import { SearchBox } from "./search_box.js";
  *
  * - `firstVisible()`: the number of the first line in sight;
  * - `onFound()`: which lines match has changed, or how they are marked;
- * - `onFilter(isOn)`: lines that don't match shall be shown no longer, or again;
+ * - `onFilter()`: which lines are to be shown has changed, see `isFilter`;
  * - `onGo(number)`: the reader goes to line `number`, which matches;
  * - `onClose()`: the box was closed.
  */
@@ -145,7 +145,7 @@ export class LogFinder {
 
   #filterChanged(isOn, context) {
     this.#filter = { isOn, context };
-    this.#view.onFilter(isOn);
+    this.#view.onFilter();
   }
 
   // A browser opens six connections to a host: tabs in the background hold none.

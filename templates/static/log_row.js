@@ -167,7 +167,7 @@ export class LogRow {
 
   #fillFold({ title, count, shut, errors }) {
     const button = make("button", { type: "button", className: "log-fold", aria: { expanded: !shut } });
-    button.append(icon("right"), make("span", { className: "log-fold-title" }, title || "Group"));
+    button.append(icon("right"), title || "Group");
     const told = errors > 0 ? `${formatQuantity(errors, "error")} · ` : "";
     this.#body.append(button, make("span", { className: "log-fold-count", data: { text: `${told}${formatQuantity(count, "line")}` } }));
     this.#text = title;

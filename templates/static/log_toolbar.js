@@ -32,7 +32,7 @@ export class LogToolbar {
       this.#count, this.#errors, this.#chip,
       make("span", { className: "tools-space" }),
       this.#searchButton(),
-      iconButton("goto", "Go to a line or a time", { key: "g", className: "tool tool-goto", onClick: () => actions.goto() }),
+      iconButton("goto", "Go to a line or a time", { key: "g", onClick: () => actions.goto() }),
       this.#times, this.#folds, this.#wrap, raw,
       iconButton("keys", "Keys", { key: "?", className: "tool tool-wide", onClick: () => actions.help() }),
     );

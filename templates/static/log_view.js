@@ -16,7 +16,6 @@
 import { make } from "./dom.js";
 import { formatCount, formatQuantity } from "./format.js";
 import { GotoBox } from "./goto_box.js";
-import { formatLink, parseLink } from "./line_link.js";
 import { LineRows } from "./line_rows.js";
 import { BLOCK_LINES, LineStore } from "./line_store.js";
 import { fullTime, parsePlace, TIME_MODES, timeText } from "./line_times.js";
@@ -30,6 +29,7 @@ import { nextMatch, previousMatch } from "./log_search.js";
 import { LogSelection } from "./log_selection.js";
 import { LogTicks } from "./log_ticks.js";
 import { LogToolbar } from "./log_toolbar.js";
+import { MarkedLines } from "./marked_lines.js";
 import { listenToHeldNumbers } from "./number_touch.js";
 import { prefer, preference } from "./preferences.js";
 import { RowMap } from "./row_map.js";
@@ -75,8 +75,7 @@ export class LogView {
   #newSinceLeft = 0;
   #partialText = null;
   #tentative = NO_CHANGE;
-  #target = null;
-  #targetFrom = 0;
+  #marked = new MarkedLines((isByReader) => this.#linesMarked(isByReader));
   #expanded = new Set();
   #whole = new Set();
   #wrap = preference("wrap", true, [true, false]);
@@ -104,7 +103,7 @@ export class LogView {
     this.#finder = new LogFinder(source, {
       firstVisible: () => this.#firstVisible(),
       onFound: () => this.#found(),
-      onFilter: (isOn) => this.#filterChanged(isOn),
+      onFilter: () => this.#filterChanged(),
       onGo: (number) => this.#goToMatch(number),
       onClose: () => this.#element.focus({ preventScroll: true }),
     });
@@ -254,9 +253,9 @@ export class LogView {
       nextMatch: () => this.#finder.step(1),
       previousMatch: () => this.#finder.step(-1),
       filter: () => this.#finder.isOpen && this.#finder.toggleFilter(),
-      copyLines: () => this.#target && this.#copier.copyLines(...this.#target),
-      copyLink: () => this.#target && this.#copier.copyLink(formatLink(this.#target)),
-      unmark: () => this.#setTarget(null),
+      copyLines: () => this.#marked.range && this.#copier.copyLines(...this.#marked.range),
+      copyLink: () => this.#marked.range && this.#copier.copyLink(this.#marked.link),
+      unmark: () => this.#marked.clear(),
       escape: () => this.#escape(),
     };
   }
@@ -268,7 +267,7 @@ export class LogView {
     this.#element.addEventListener("keydown", (event) => this.#keyed(event));
     this.#listenToTouch();
     this.#scroller.lines.addEventListener("click", (event) => this.#clicked(event));
-    listenToHeldNumbers(this.#scroller.lines, (number) => this.#numberClicked(number, true));
+    listenToHeldNumbers(this.#scroller.lines, (number) => this.#marked.extendTo(number));
     document.addEventListener("keydown", (event) => this.#keyedBeside(event));
     addEventListener("hashchange", () => this.#followLink());
     new ResizeObserver(() => this.#resized()).observe(this.#element);
@@ -331,8 +330,12 @@ export class LogView {
     const number = Number(row?.dataset.number);
     if (target.closest(".log-number")) {
       event.preventDefault();
-      this.#numberClicked(number, event.shiftKey);
-      this.#hintAtRange(event);
+      if (event.shiftKey) {
+        this.#marked.extendTo(number);
+      } else {
+        this.#marked.mark(number);
+        this.#hintAtRange(event);
+      }
     } else if (target.closest(".log-fold")) {
       this.#toggleFold(number);
     } else if (target.closest(".log-json")) {
@@ -411,7 +414,7 @@ export class LogView {
       runs,
       hidden: row !== null && this.#isHidden(number, row),
       ranges: isMatch && runs ? this.#finder.ranges(textOf(runs)) : NO_RANGES,
-      isTarget: Boolean(this.#target) && this.#target[0] <= number && number <= this.#target[1],
+      isTarget: this.#marked.has(number),
       isMatch,
       isCurrent: number === this.#finder.current,
       isContext: this.#finder.isFilter && !isMatch,
@@ -531,7 +534,6 @@ export class LogView {
     this.#following = following;
     // Read aloud line by line while the newest is what the reader is at, silent otherwise.
     this.#element.setAttribute("aria-live", following ? "polite" : "off");
-    this.#element.classList.toggle("is-following", following);
     this.#showPill();
     if (changed) {
       this.#schedule();
@@ -614,8 +616,7 @@ export class LogView {
     this.#toolbar.showChoices({ wrap: this.#wrap, times: this.#times, hasFolds: folds.size > 0 });
     if (folds.size > 0 && errorsKnown && (this.#following || !this.#foldsSettled)) {
       this.#foldsSettled = true;
-      const isTarget = ({ first, last }) => Boolean(this.#target) && this.#target[1] > first && this.#target[0] <= last;
-      folds.settle(errors, isTarget);
+      folds.settle(errors, ({ first, last }) => this.#marked.overlaps(first + 1, last));
       this.#remapTimer ||= setTimeout(() => {
         this.#remapTimer = 0;
         this.#remap();
@@ -645,8 +646,7 @@ export class LogView {
     this.#schedule();
   }
 
-  #filterChanged(isOn) {
-    this.#element.classList.toggle("is-filtered", isOn);
+  #filterChanged() {
     const keep = this.#finder.current;
     this.#remap(keep !== null && this.#scroller.elementOf(keep) ? keep : null);
   }
@@ -681,39 +681,35 @@ export class LogView {
       this.#say(errorsKnown ? "No errors in this log." : "Looking for errors…");
       return;
     }
-    const at = this.#errorAt ?? this.#firstVisible() - (direction > 0 ? 1 : 0);
+    // From the error that was gone to last, as long as it is what is marked.
+    const at = this.#marked.single ?? this.#firstVisible() - (direction > 0 ? 1 : 0);
     const error = direction > 0
       ? (nextMatch(errors, at) ?? errors[0])
       : (previousMatch(errors, at) ?? errors.at(-1));
     this.goToLine(error);
-    this.#setTarget([error, error]);
-  }
-
-  // The error that was gone to last, as long as it is what is marked.
-  get #errorAt() {
-    return this.#target && this.#target[0] === this.#target[1] ? this.#target[0] : null;
+    this.#marked.mark(error);
   }
 
   // --- Links and places ----------------------------------------------------------------------------
 
   #followLink() {
-    const target = parseLink(location.hash);
-    if (!target) {
+    if (!this.#marked.readLink()) {
       return;
     }
-    this.#setTarget(target, { isLink: true });
-    this.#targetFrom = target[0];
-    if (target[0] > this.total) {
-      this.#say(`Line ${formatCount(target[0])} isn't there: the log has ${formatQuantity(this.total, "line")}.`);
-      return;
+    const [first] = this.#marked.range;
+    if (first > this.total) {
+      this.#say(`Line ${formatCount(first)} isn't there: the log has ${formatQuantity(this.total, "line")}.`);
+    } else {
+      this.goToLine(first);
     }
-    this.goToLine(target[0]);
   }
 
-  #numberClicked(number, isRange) {
-    const from = isRange && this.#target ? this.#targetFrom : number;
-    this.#targetFrom = from;
-    this.#setTarget(number < from ? [number, from] : [from, number]);
+  #linesMarked(isByReader) {
+    this.#toolbar.showTarget(this.#marked.range);
+    if (isByReader && this.#marked.range) {
+      this.#setFollowing(false);
+    }
+    this.#schedule();
   }
 
   // Who marks a first line with a finger has no Shift, and no list of keys that tells of it.
@@ -722,18 +718,6 @@ export class LogView {
       prefer("touch.hinted", true);
       this.#say("Press and hold another number to mark all lines between.");
     }
-  }
-
-  #setTarget(target, { isLink = false } = {}) {
-    this.#target = target;
-    this.#toolbar.showTarget(target);
-    if (!isLink) {
-      history.replaceState(history.state, "", target ? formatLink(target) : location.pathname + location.search);
-    }
-    if (target && !isLink) {
-      this.#setFollowing(false);
-    }
-    this.#schedule();
   }
 
   async #goTo(text) {
@@ -754,8 +738,7 @@ export class LogView {
       this.follow();
       return place.time === undefined ? `The log has ${formatQuantity(this.total, "line")}.` : "No line was written at that time or later.";
     }
-    this.#setTarget([line, line]);
-    this.#targetFrom = line;
+    this.#marked.mark(line);
     this.goToLine(line);
     return "";
   }
@@ -775,8 +758,8 @@ export class LogView {
   #escape() {
     if (this.#finder.isOpen) {
       this.#finder.close();
-    } else if (this.#target) {
-      this.#setTarget(null);
+    } else if (this.#marked.range) {
+      this.#marked.clear();
     } else {
       return false;
     }

@@ -72,7 +72,6 @@ export class RunForm {
   #sourceChanged() {
     const option = this.#option;
     this.#showError("");
-    this.#form.classList.toggle("asks-nothing", !option);
     this.#input.disabled = !option;
     if (option) {
       const { label, placeholder } = asks(option);

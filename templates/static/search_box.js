@@ -84,7 +84,6 @@ export class SearchBox {
     this.#input.setAttribute("aria-invalid", String(Boolean(error)));
     const share = !done && of > 0 ? `${Math.floor((100 * searched) / of)} %` : done ? "" : "…";
     this.#status.textContent = this.#query ? statusText(count, position, done, share, error) : "";
-    this.element.classList.toggle("is-searching", Boolean(this.#query) && !done && !error);
   }
 
   #rows() {
