@@ -12,6 +12,7 @@ from tornado_logs.config import (
     Config,
     ConfigError,
     check_settings,
+    check_value,
     parse_text,
     read_config,
 )
@@ -139,5 +140,5 @@ def test_texts_of_a_form_become_values(name: str, text: str, value: object) -> N
 def test_every_setting_has_a_sentence_and_a_default_of_its_own_type() -> None:
     for option in SETTINGS:
         assert option.help.endswith(".")
-        assert isinstance(option.default, option.type)
+        assert option.default is None or check_value(option, option.default, "") == option.default
         assert getattr(Config(), option.name) == option.default

@@ -14,15 +14,26 @@ import os
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
+from weakref import WeakSet
 
+from tornado.ioloop import PeriodicCallback
 from tornado.web import Application, StaticFileHandler
 
+from tornado_logs.access import ACCESS_FOLDER, AUDIT_FILE, Access
+from tornado_logs.audit import Audit
 from tornado_logs.autostart import Autostart
 from tornado_logs.catalog import Catalog
 from tornado_logs.config import Config
 from tornado_logs.deployment import Record, State
 from tornado_logs.follower import Followers
-from tornado_logs.handlers.base import NotFoundHandler
+from tornado_logs.handlers.access import (
+    AuditHandler,
+    SharedHandler,
+    ShareHandler,
+    SignInHandler,
+    SignOutHandler,
+)
+from tornado_logs.handlers.base import SECURITY_HEADERS, BaseHandler, NotFoundHandler
 from tornado_logs.handlers.deployments import DeploymentHandler, DeploymentsHandler, StopHandler
 from tornado_logs.handlers.logs import LinesHandler, LogHandler, RawLogHandler, SearchHandler
 from tornado_logs.handlers.pages import EventsHandler, IndexHandler
@@ -33,6 +44,7 @@ from tornado_logs.search import SEARCHES_AT_A_TIME
 from tornado_logs.store import Deployments
 
 _START_SECONDS = 2.0
+_TOKEN_WATCH_MS = 1000
 
 
 class Services:
@@ -51,6 +63,11 @@ class Services:
         self.autostart = Autostart(
             self.sources, self.deployments, self.launcher.launch, config.rescan_seconds
         )
+        access_dir = os.path.join(data_dir, ACCESS_FOLDER)
+        self.access = Access(config, access_dir)
+        self.audit = Audit(os.path.join(access_dir, AUDIT_FILE))
+        self.streams: WeakSet[BaseHandler] = WeakSet()
+        self._token_watch = PeriodicCallback(self._end_streams_of_the_revoked, _TOKEN_WATCH_MS)
         self.closing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -63,17 +80,26 @@ class Services:
         self.launcher.start()
         self.deployments.start()
         self.launcher.wait_until_ready()
+        self._token_watch.start()
         if autostarts:
             self.autostart.start(since)
 
     def close(self) -> None:
         """End what belongs to the server. The deployments go on."""
         self.closing = True
+        self._token_watch.stop()
         self.autostart.close()
         self.followers.close()
         self.live.close()
         self.deployments.close()
         self.launcher.close()
+
+    def _end_streams_of_the_revoked(self) -> None:
+        """Once a token is gone, all streams end: whoever may go on comes back by their cursor."""
+        if self.access.has_lost_a_token():
+            self.live.close()
+            for handler in tuple(self.streams):
+                handler.disconnect()
 
     async def stop(self, record: Record, requested_by: Mapping[str, Any]) -> None:
         """Stop a deployment, or end what a lost one left running. Raises LaunchError."""
@@ -111,16 +137,22 @@ def make_app(services: Services) -> Application:
             (r"/deployments", DeploymentsHandler, given),
             (r"/deployments/([^/]+)", DeploymentHandler, given),
             (r"/deployments/([^/]+)/stop", StopHandler, given),
+            (r"/deployments/([^/]+)/share", ShareHandler, given),
             (r"/logs/([^/]+)", LogHandler, given),
             (r"/logs/([^/]+)/lines", LinesHandler, given),
             (r"/logs/([^/]+)/raw", RawLogHandler, given),
             (r"/logs/([^/]+)/search", SearchHandler, given),
+            (r"/login", SignInHandler, given),
+            (r"/logout", SignOutHandler, given),
+            (r"/share", SharedHandler, given),
+            (r"/audit", AuditHandler, given),
             (r"/static/(.*)", PageFileHandler, {"path": os.path.join(templates, "static")}),
         ],
         default_handler_class=NotFoundHandler,
         default_handler_args=given,
         template_path=templates,
         compress_response=False,  # it would hold events back
+        xsrf_cookie_kwargs={"samesite": "Strict"},
     )
 
 
@@ -130,4 +162,6 @@ class PageFileHandler(StaticFileHandler):
     def set_extra_headers(self, path: str) -> None:
         """Beside those of Tornado."""
         self.set_header("Cache-Control", "no-cache")
-        self.set_header("X-Content-Type-Options", "nosniff")
+        for name, value in SECURITY_HEADERS.items():
+            self.set_header(name, value)
+        self.clear_header("Server")

@@ -1,4 +1,4 @@
-"""The command line: `tornado-logs serve`.
+"""The command line: `tornado-logs serve`, and `tornado-logs token` for who may use it.
 
 Exit status: 0 after TERM or INT, 100 for a usage or config error, 111 where the system refuses,
 each with one sentence on stderr.
@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import ctypes
 import errno
-import ipaddress
 import logging
 import os
 import resource
@@ -21,22 +20,26 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tornado.httpserver import HTTPServer
 from tornado.log import enable_pretty_logging
 from tornado.netutil import bind_sockets
 
 from tornado_logs import __version__
+from tornado_logs.access import ACCESS_FOLDER, AUDIT_FILE, TOKENS_FILE
 from tornado_logs.app import Services, make_app
+from tornado_logs.audit import Audit
 from tornado_logs.config import Config, ConfigError, read_config
 from tornado_logs.deployment import timestamp
 from tornado_logs.registry import RegistryError
+from tornado_logs.tokens import Role, TokenError, TokenFile
 from tornado_logs.workers import Supervisor, Worker, bind_workers
 
 EXIT_USAGE = 100
 EXIT_SYSTEM = 111
 _MOST_DESCRIPTORS = 65536
+_MAX_TOKEN_DAYS = 36500
 
 
 class SystemRefusalError(Exception):
@@ -52,15 +55,66 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="tornado-logs", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"tornado-logs {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="run the server")
-    serve.add_argument(
+    common = _Parser(add_help=False)
+    common.add_argument(
         "--config", metavar="FILE", help="default: tornado_logs.toml, if it is there"
     )
+    common.add_argument("--data-dir", metavar="DIR", help="the folder for logs and records")
+    serve = commands.add_parser("serve", help="run the server", parents=[common])
     serve.add_argument("--host", metavar="HOST", help="the loopback address or name to listen on")
     serve.add_argument("--port", metavar="N", type=int, help="the port; 0: any free one")
-    serve.add_argument("--data-dir", metavar="DIR", help="the folder for logs and records")
     serve.add_argument("--workers", metavar="N", type=int, help="how many processes serve; 1")
+    _add_token_commands(commands, common)
     return parser
+
+
+def _add_token_commands(commands: Any, common: _Parser) -> None:
+    token = commands.add_parser("token", help="make, list and revoke tokens")
+    actions = token.add_subparsers(dest="action", required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="make a token; it is shown once", parents=[common])
+    create.add_argument("name", metavar="NAME", nargs="?", help="whose it is; default: its role")
+    create.add_argument("--role", choices=list(Role), required=True, help="what it lets do")
+    create.add_argument("--days", metavar="N", type=float, help="after which it ends; never")
+    create.add_argument(
+        "--url", metavar="URL", help="the server's address: shows a link to sign in with"
+    )
+    actions.add_parser("list", help="list the tokens", parents=[common])
+    revoke = actions.add_parser("revoke", help="end a token and its sessions", parents=[common])
+    revoke.add_argument("name", metavar="NAME", help="its name or its id")
+
+
+def _change_tokens(args: argparse.Namespace, config: Config) -> int:
+    """Raises TokenError."""
+    access_dir = os.path.join(os.path.abspath(config.data_dir), ACCESS_FOLDER)
+    tokens = TokenFile(os.path.join(access_dir, TOKENS_FILE))
+    audit, by = Audit(os.path.join(access_dir, AUDIT_FILE)), {"via": "command line"}
+    if args.action == "list":
+        for token in tokens.all():
+            until = "never ends" if token.expires_at is None else timestamp(token.expires_at)
+            created = timestamp(token.created_at)
+            print(f"{token.id}  {token.role:8}  {created}  {until}  {token.name}")
+    elif args.action == "revoke":
+        token = tokens.revoke(args.name)
+        audit.add("token revoke", by, token=token.id, name=token.name)
+        print(f"revoked the token {token.name}; its sessions and share links have ended with it")
+    else:
+        if args.days is not None and not 0 < args.days <= _MAX_TOKEN_DAYS:
+            raise TokenError(
+                f"--days: expected a number up to {_MAX_TOKEN_DAYS}, found {args.days}"
+            )
+        seconds = None if args.days is None else args.days * 86400
+        token, text = tokens.create(args.name or args.role, Role(args.role), seconds)
+        audit.add("token create", by, token=token.id, name=token.name, role=token.role)
+        print(text)
+        print(_how_to_use(text, args.url), file=sys.stderr)
+    return 0
+
+
+def _how_to_use(text: str, url: str | None) -> str:
+    """What to say beside a new token; on stderr, so that a script gets the token alone."""
+    if url:
+        return f"Shown only this once. To sign in, open {url.rstrip('/')}/login#{text}"
+    return "Shown only this once. Sign in with it at /login, or send Authorization: Bearer TOKEN."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,11 +122,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         names = ("host", "port", "data_dir", "workers")
-        flags = {name: getattr(args, name) for name in names}
+        flags = {name: getattr(args, name, None) for name in names}
         config = read_config(args.config, os.environ, flags)
-        check_host(config.host)
+        if args.command == "token":
+            return _change_tokens(args, config)
         services = Services(config)
-    except (ConfigError, RegistryError) as error:
+        services.access.check_host()
+    except (ConfigError, RegistryError, TokenError) as error:
         print(f"tornado-logs: {error}", file=sys.stderr)
         return EXIT_USAGE
     try:
@@ -80,18 +136,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemRefusalError as error:
         print(f"tornado-logs: {error}", file=sys.stderr)
         return EXIT_SYSTEM
-
-
-def check_host(host: str) -> None:
-    """Refuse any address that other machines can reach. Raises ConfigError."""
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    if host != "localhost":
-        raise ConfigError(
-            f"host: expected a loopback address (localhost, 127.0.0.1, ::1), found {host!r}; "
-            "whoever reaches this server can run commands, and it has no access control yet"
-        )
 
 
 def _serve(config: Config, services: Services) -> int:
@@ -163,7 +207,7 @@ async def _serve_requests(
 def check_data_dir(data_dir: str) -> None:
     """Make the folder if need be, and see that it can be written. Raises SystemRefusalError."""
     try:
-        os.makedirs(data_dir, exist_ok=True)
+        os.makedirs(data_dir, mode=0o700, exist_ok=True)
         with tempfile.TemporaryFile(dir=data_dir):
             pass
     except OSError as error:

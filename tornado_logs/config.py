@@ -14,7 +14,7 @@ import difflib
 import math
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -26,7 +26,12 @@ _MAX_VALUE_CHARS = 200
 _MAX_WHOLE = 1 << 53  # what JSON's readers can be trusted to take for what it is
 
 SETTINGS: tuple[Option, ...] = (
-    Option("host", str, "localhost", "The loopback address or name to listen on."),
+    Option(
+        "host",
+        str,
+        "localhost",
+        "The address or name to listen on; any but a loopback one takes tokens or a proxy.",
+    ),
     Option(
         "port",
         int,
@@ -86,8 +91,38 @@ SETTINGS: tuple[Option, ...] = (
         "How often a glob of an autostarted source is looked at for new files.",
         minimum=0.1,
     ),
+    Option("hosts", Texts, [], "Other names that browsers may reach this server by."),
+    Option(
+        "allowed_origins",
+        Texts,
+        [],
+        "Sites whose pages may call this server (CORS), such as https://dash.example.com.",
+    ),
+    Option(
+        "trusted_proxies",
+        Texts,
+        [],
+        "Addresses or networks of reverse proxies; they tell the client's address and protocol.",
+    ),
+    Option(
+        "user_header",
+        str,
+        None,
+        "The header in which a trusted proxy names the user, such as X-Remote-User.",
+    ),
+    Option("user_role", str, "viewer", "The role of users whom `[users]` doesn't name."),
+    Option(
+        "session_days",
+        int,
+        30,
+        "How long a browser stays signed in.",
+        minimum=1,
+        maximum=365,
+    ),
 )
 """The server's own settings: the top level of the file, and fields of `Config`."""
+
+_USERS = Option("users", Environment, {}, "The role of each user that a proxy names.")
 
 SECTION_SETTINGS: tuple[Option, ...] = (
     Option("type", str, None, "Which kind of source this is.", required=True),
@@ -132,7 +167,14 @@ class Config:
     partial_seconds: float = 0.05
     max_body_bytes: int = 1_048_576
     rescan_seconds: float = 2.0
+    hosts: Sequence[str] = field(default_factory=list)
+    allowed_origins: Sequence[str] = field(default_factory=list)
+    trusted_proxies: Sequence[str] = field(default_factory=list)
+    user_header: str | None = None
+    user_role: str = "viewer"
+    session_days: int = 30
     sources: Mapping[str, SourceConfig] = field(default_factory=dict)
+    users: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_config(
@@ -147,10 +189,11 @@ def read_config(
     where = path or CONFIG_FILE
     document = _read_toml(where) if path or os.path.exists(where) else {}
     sections = document.pop("sources", {})
+    users = check_value(_USERS, document.pop("users", {}), f"{where}: users")
     settings = check_settings(SETTINGS, document, where)
     settings.update(_from_environment(environ))
     settings.update(_from_flags(flags))
-    return Config(**settings, sources=_source_configs(sections, where))
+    return Config(**settings, sources=_source_configs(sections, where), users=users)
 
 
 def _read_toml(path: str) -> dict[str, Any]:
@@ -340,4 +383,4 @@ def _sentence_start(text: str) -> str:
 
 
 # Config's fields repeat the names for the type checker's sake; this keeps the two from drifting.
-assert [f.name for f in fields(Config)][:-1] == [option.name for option in SETTINGS]
+assert [f.name for f in fields(Config)][: len(SETTINGS)] == [option.name for option in SETTINGS]

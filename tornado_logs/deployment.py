@@ -157,12 +157,12 @@ def write_record(path: str, record: Record) -> None:
     write_atomically(path, json.dumps(record.to_json(), indent=1).encode() + b"\n")
 
 
-def write_atomically(path: str, data: bytes) -> None:
+def write_atomically(path: str, data: bytes, mode: int = 0o666) -> None:
     """Write a file that never stands half-written under its name."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
             file.write(data)
         os.replace(temporary, path)
     except OSError:

@@ -42,6 +42,10 @@ async function call(path, options) {
   }
   noteClock(response);
   const answer = await response.json().catch(() => null);
+  if (response.status === 401) {
+    // The session is over, and the page is of no use without one: its URL leads to the sign-in.
+    location.reload();
+  }
   if (!response.ok) {
     const sentence = answer?.error ?? `the server answered ${response.status}; try again soon`;
     throw new ApiError(asSentence(sentence), response.status);
@@ -56,11 +60,22 @@ export function getJson(path, { signal } = {}) {
 
 /** POST `body` as JSON to `path` and give the JSON of the answer. */
 export function postJson(path, body = {}) {
-  return call(path, {
-    method: "POST",
-    headers: { Accept: "application/json", "Content-Type": "application/json" },
-    body: JSON.stringify(body),
-  });
+  return post(path, JSON.stringify(body), { "Content-Type": "application/json" });
+}
+
+/** POST `fields` as a form to `path` and give the JSON of the answer. */
+export function postForm(path, fields) {
+  return post(path, new URLSearchParams(fields), {});
+}
+
+function post(path, body, headers) {
+  const forgery = { "X-XSRFToken": cookie("_xsrf") };
+  return call(path, { method: "POST", headers: { Accept: "application/json", ...forgery, ...headers }, body });
+}
+
+function cookie(name) {
+  const found = document.cookie.split("; ").find((text) => text.startsWith(`${name}=`));
+  return found ? decodeURIComponent(found.slice(name.length + 1).replace(/^"|"$/g, "")) : "";
 }
 
 /** What the template put into the page for its script. */

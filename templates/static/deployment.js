@@ -10,6 +10,7 @@ import { HeadTitle } from "./head_title.js";
 import { LogSource } from "./log_source.js";
 import { LogStream } from "./log_stream.js";
 import { LogView, NEWEST_LINES } from "./log_view.js";
+import { shareBy } from "./share_button.js";
 import { isFinal, setFavicon, stateExplanation, stateIcon, stateLabel } from "./states.js";
 
 // A tab that comes back to a log that has grown by more goes to its end, not through all of it.
@@ -28,7 +29,9 @@ const LIGHT_TEXTS = {
 
 const byId = (id) => document.getElementById(id);
 
-let record = pageData().record;
+const { record: firstRecord, may_start: mayStart } = pageData();
+
+let record = firstRecord;
 let stream = null;
 let stopping = false;
 let ended = false;
@@ -180,6 +183,9 @@ function showRecord(newRecord) {
 }
 
 function showActions() {
+  if (!mayStart) {
+    return;
+  }
   byId("stop").hidden = !record.can_stop;
   byId("stop").disabled = stopping;
   byId("stop").textContent = stopping ? "Stopping…" : "Stop";
@@ -212,12 +218,16 @@ function requestText(value) {
   return String(value);
 }
 
+function whoText(who) {
+  return who?.user || who?.address;
+}
+
 function showFacts() {
   const begun = record.started_at ?? record.created_at;
   const facts = [["Exit status", exitText()], ["Elapsed", elapsedText()]];
   facts.push([record.started_at ? "Started" : "Created", startedText(), formatExact(begun)]);
-  facts.push(["By", record.requested_by?.address]);
-  facts.push(["Stopped by", record.stopped_by?.address]);
+  facts.push(["By", whoText(record.requested_by)]);
+  facts.push(["Stopped by", whoText(record.stopped_by)]);
   facts.push(["Source", record.source]);
   for (const [name, value] of Object.entries(record.request ?? {})) {
     const shown = commandText({ command: value }) === commandText(record.request);
@@ -316,11 +326,19 @@ async function runAgain() {
   button.disabled = false;
 }
 
-byId("stop-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  stop();
-});
-byId("again").addEventListener("click", runAgain);
+if (mayStart) {
+  byId("stop-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    stop();
+  });
+  byId("again").addEventListener("click", runAgain);
+}
+if (byId("share")) {
+  shareBy(byId("share"), recordPath, (sentence) => {
+    trouble = sentence;
+    showRecord(record);
+  });
+}
 showRecord(record);
 open();
 setInterval(() => !document.hidden && tick(), TICK_MS);

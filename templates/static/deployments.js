@@ -205,7 +205,8 @@ function onKey(event) {
 
 function fillCurl() {
   const address = `${location.origin}/deployments`;
-  const command = `curl -N -H 'Accept: text/plain' -d 'command=make deploy' ${address}`;
+  const token = data.is_open ? "" : '-H "Authorization: Bearer $TOKEN" ';
+  const command = `curl -N ${token}-H 'Accept: text/plain' -d 'command=make deploy' ${address}`;
   byId("curl").textContent = command;
   byId("copy-curl").addEventListener("click", async () => {
     const button = byId("copy-curl");
@@ -233,11 +234,15 @@ const stream = new EventStream({
 
 list.replace(data.deployments);
 showEmptiness();
-fillCurl();
+if (data.may_start) {
+  fillCurl();
+}
 more.addEventListener("click", showMore);
 byId("clear-no-match").addEventListener("click", () => filter.clear());
 addEventListener("keydown", onKey);
-new RunForm(byId("run"), data.sources).start();
+if (data.may_start) {
+  new RunForm(byId("run"), data.sources).start();
+}
 filter.start();
 setInterval(() => !document.hidden && list.tick(), TICK_MS);
 setTimeout(keepLastLines, LAST_LINE_MS / 2);

@@ -107,6 +107,10 @@ export class EventStream {
     this.#retryTimer = setTimeout(() => this.#connect(), seconds * 1000);
     // The browser doesn't tell why it was refused: a 204 or a 404 is final, a 502 is not.
     const status = refused ? await this.#status() : 0;
+    if (status === 401) {
+      // The session is over: the page's URL leads to the sign-in, and back.
+      location.reload();
+    }
     if (this.#running && (status === 204 || status === 404)) {
       this.stop();
       this.#onState(status === 204 ? "ended" : "gone");

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
+from tornado.http1connection import HTTP1Connection
 from tornado.web import HTTPError, RequestHandler
 
 from tornado_logs import __version__
+from tornado_logs.access import Client, User
 from tornado_logs.config import shorten
 from tornado_logs.deployment import Record
+from tornado_logs.tokens import Role
 
 if TYPE_CHECKING:
     from tornado_logs.app import Services
@@ -33,10 +35,45 @@ class UserError(HTTPError):
         self.sentence = sentence
 
 
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "; ".join(
+        [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "img-src 'self'",
+            "font-src 'self'",
+            "connect-src 'self'",
+            "worker-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        ]
+    ),
+}
+"""On every answer. No page has a script or style of its own: they come from files of ours alone."""
+
+
 class BaseHandler(RequestHandler):
-    """Closed to other web pages, and answers errors in the client's format."""
+    """Closed to other web pages and to whom it doesn't know; answers errors in the client's format.
+
+    `is_public`: whether strangers may call it; `is_shareable`: whether who has a share link to its
+    deployment may read it; `role_to_read` and `role_to_change`: what GET and POST take.
+    """
+
+    is_public = False
+    is_shareable = False
+    role_to_read = Role.VIEWER
+    role_to_change = Role.OPERATOR
 
     services: Services
+    client: Client
+    user: User | None = None
 
     def initialize(self, services: Services) -> None:
         """Tornado's hook for what the application gives its handlers."""
@@ -44,29 +81,152 @@ class BaseHandler(RequestHandler):
 
     def set_default_headers(self) -> None:
         """On every answer, errors too."""
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Referrer-Policy", "same-origin")
+        for name, value in SECURITY_HEADERS.items():
+            self.set_header(name, value)
         self.clear_header("Server")
 
     def prepare(self) -> None:
-        """Refuse what a web page from elsewhere might have made the reader's browser send."""
-        if not is_our_host(self.request.host):
+        """Refuse what a web page from elsewhere may have sent, and whoever may not do this."""
+        access = self.services.access
+        self.client = access.client_of(self.request)
+        if not access.is_our_host(self.request.host):
             raise UserError(
                 403,
-                f"this server answers on this machine's own names only, such as localhost; "
-                f"the request was for the host {self.request.host!r}",
+                "this server answers on its own names only, such as localhost (the setting hosts "
+                f"adds to them); the request was for the host {self.request.host!r}",
             )
-        if self.request.method not in ("GET", "HEAD", "OPTIONS"):
+        is_allowed = self._allow_origin()
+        if self.request.method not in ("GET", "HEAD", "OPTIONS") and not is_allowed:
             self._check_origin()
+        if self.request.method == "OPTIONS" and is_allowed:
+            self.set_status(204)
+            self.finish()
+            return
+        self.user = access.user_of(self.request, self.client)
+        if not self.is_public:
+            self._check_user()
 
     def _check_origin(self) -> None:
         origin = self.request.headers.get("Origin")
         site = self.request.headers.get("Sec-Fetch-Site", "none")
-        ours = f"{self.request.protocol}://{self.request.host}"
+        ours = f"{self.client.protocol}://{self.request.host}"
         if (origin is not None and origin != ours) or site not in ("same-origin", "none"):
             raise UserError(
                 403, f"a page of another site ({origin or site}) can't start or stop anything here"
             )
+
+    def _allow_origin(self) -> bool:
+        """Let pages of the configured sites read the answers: whether this is one of them."""
+        origin = self.request.headers.get("Origin")
+        if not self.services.config.allowed_origins:
+            return False
+        self.set_header("Vary", "Origin")
+        if origin is None or origin not in self.services.config.allowed_origins:
+            return False
+        # Without credentials: such a page sends a token, and never rides on a session of ours.
+        self.set_header("Access-Control-Allow-Origin", origin)
+        self.set_header("Access-Control-Allow-Methods", "GET, POST")
+        self.set_header(
+            "Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID"
+        )
+        self.set_header("Access-Control-Expose-Headers", "Location")
+        self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
+        return True
+
+    def _check_user(self) -> None:
+        user = self.user
+        if user is None:
+            return self._ask_to_sign_in()
+        if user.via == "share" and not self._is_shared(user):
+            raise UserError(403, "a share link shows one deployment, and starts or stops nothing")
+        needed = self.role_to_read if self._is_read else self.role_to_change
+        if not user.role.covers(needed):
+            raise UserError(
+                403, f"this takes the role {needed}; yours is {user.role} ({user.name or user.via})"
+            )
+        return None
+
+    def _ask_to_sign_in(self) -> None:
+        if self._is_read and self.wants(JSON, HTML, EVENTS, TEXT) == HTML:
+            self.redirect(f"/login?next={quote(self.request.uri or '/', safe='')}", status=303)
+            return
+        self.set_header("WWW-Authenticate", 'Bearer realm="tornado-logs"')
+        raise UserError(
+            401,
+            "this server is closed: send a token as the header Authorization: Bearer TOKEN, "
+            "or sign in at /login",
+        )
+
+    @property
+    def _is_read(self) -> bool:
+        return self.request.method in ("GET", "HEAD", "OPTIONS")
+
+    def _is_shared(self, user: User) -> bool:
+        is_its_own = self.path_args[:1] == [user.deployment_id]
+        return self.is_shareable and self._is_read and is_its_own
+
+    def known_user(self) -> User:
+        """Who makes this request, once `prepare` has let it pass."""
+        assert self.user is not None
+        return self.user
+
+    def may_start(self) -> bool:
+        """Whether the user may start and stop deployments."""
+        return self.user is not None and self.user.role.covers(Role.OPERATOR)
+
+    def check_forgery(self) -> None:
+        """Refuse a form that isn't of a page of ours (XSRF). Raises UserError (403).
+
+        JSON needs no such check, nor does a client that is no browser: neither can be forged by a
+        page of another site, whose form could ride on the reader's session or on this machine.
+        """
+        headers = self.request.headers
+        content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        is_session = self.user is not None and self.user.via in ("session", "share")
+        is_browser = "Origin" in headers or "Sec-Fetch-Site" in headers or is_session
+        if not is_browser or (content_type == JSON and not is_session):
+            return
+        if headers.get("Origin") in self.services.config.allowed_origins and not is_session:
+            return
+        try:
+            self.check_xsrf_cookie()
+        except HTTPError as error:
+            raise UserError(
+                403,
+                "the form isn't one of this server's own, or its page is too old: load it again",
+            ) from error
+
+    def disconnect(self) -> None:
+        """Close the connection, without an end: a viewer who wants more comes back."""
+        connection = self.request.connection
+        if isinstance(connection, HTTP1Connection) and connection.stream is not None:
+            connection.stream.close()
+
+    def set_session_cookie(self, name: str, value: str, seconds: int, path: str = "/") -> None:
+        """A cookie that scripts can't read and other sites' pages never send."""
+        self.set_cookie(
+            name,
+            value,
+            path=path,
+            max_age=seconds,
+            httponly=True,
+            samesite="Strict",
+            secure=self.client.protocol == "https",
+        )
+
+    def audit(self, action: str, **what: Any) -> None:
+        """Put down in the audit file that the user did this."""
+        self.services.audit.add(action, self.remote(), **what)
+
+    def get_template_namespace(self) -> dict[str, Any]:
+        """What all pages know: the user, and what they may do."""
+        is_open = self.services.access.is_open
+        return super().get_template_namespace() | {
+            "user": self.user,
+            "may_start": self.may_start(),
+            "may_share": self.may_start() and not is_open,
+            "is_shared": self.user is not None and self.user.via == "share",
+        }
 
     def wants(self, *offered: str) -> str:
         """Which of the offered media types the client likes best; the first if it has no wish."""
@@ -127,7 +287,10 @@ class BaseHandler(RequestHandler):
 
     def remote(self) -> dict[str, Any]:
         """Who makes this request, for the record."""
-        return {"address": self.request.remote_ip}
+        who: dict[str, Any] = {"address": self.client.address}
+        if self.user is not None and self.user.via != "local":
+            who |= {"user": self.user.name, "role": self.user.role, "via": self.user.via}
+        return who
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """An error, as a page for a browser and as JSON for everybody else."""
@@ -148,6 +311,9 @@ class BaseHandler(RequestHandler):
         """What a client got wrong is a line of the access log, not a fault of the server's."""
         if not isinstance(value, UserError):
             super().log_exception(typ, value, tb)
+        elif value.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            request = f"{self.request.method} {self.request.path!r}"
+            logger.warning("refused %s from %s: %s", request, self.client.address, value.sentence)
 
 
 class NotFoundHandler(BaseHandler):
@@ -156,6 +322,8 @@ class NotFoundHandler(BaseHandler):
     def prepare(self) -> None:
         """Refuse, in the same words whatever the method."""
         super().prepare()
+        if self._finished:
+            return
         raise UserError(404, f"there is nothing at {self.request.path!r}; the pages begin at /")
 
 
@@ -165,24 +333,6 @@ def _sentence(status: int) -> str:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return "the server failed at this; its log says more"
     return HTTPStatus(status).phrase.lower()
-
-
-def is_our_host(host: str) -> bool:
-    """Whether a Host header names this machine's loopback interface.
-
-    A name that an attacker's DNS makes point here (rebinding) is another origin to the browser, but
-    reaches us all the same; its Host header gives it away.
-    """
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def preferred_type(accept: str, offered: Sequence[str]) -> str:

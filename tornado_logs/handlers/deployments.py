@@ -81,6 +81,8 @@ class DeploymentsHandler(StreamingHandler):
         """Start one; then answer with its record, its page, or by streaming it to its end."""
         if self._refusal is not None:
             raise self._refusal
+        if not self._is_form():
+            self.check_forgery()
         if self.request.headers.get("Last-Event-ID"):
             # A client that lost a stream it had POSTed for would run the command a second time.
             raise UserError(
@@ -113,14 +115,12 @@ class DeploymentsHandler(StreamingHandler):
         except LaunchError as error:
             raise UserError(500, str(error)) from error
         self.services.deployments.add(record)
+        self.audit("start", deployment=record.id, source=record.source, request=record.request)
         return record
 
     def _fields(self) -> dict[str, Any]:
         """What the body says: JSON, or a form whose texts become the options' types."""
-        content_type = (
-            self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        )
-        if content_type in ("application/x-www-form-urlencoded", "multipart/form-data"):
+        if self._is_form():
             return self._form()
         try:
             data = json.loads(bytes(self._body))
@@ -134,6 +134,11 @@ class DeploymentsHandler(StreamingHandler):
             raise UserError(400, f"the body is JSON, but not an object such as {_EXAMPLE}")
         return data
 
+    def _is_form(self) -> bool:
+        content_type = self.request.headers.get("Content-Type", "").partition(";")[0]
+        forms = ("application/x-www-form-urlencoded", "multipart/form-data")
+        return content_type.strip().lower() in forms
+
     def _form(self) -> dict[str, Any]:
         arguments: dict[str, list[bytes]] = {}
         try:
@@ -146,6 +151,9 @@ class DeploymentsHandler(StreamingHandler):
             }
         except (HTTPInputError, UnicodeDecodeError) as error:
             raise UserError(400, f"the form can't be read: {error}") from error
+        # Tornado looks for it there, where it has parsed the body itself.
+        self.request.arguments["_xsrf"] = [texts.pop("_xsrf", "").encode()]
+        self.check_forgery()
         source = texts.get("source") or self.services.sources.default_name()
         options = {option.name: option for option in self.services.sources.request_options(source)}
         for name in texts.keys() - options.keys() - {"source", "name"}:
@@ -164,12 +172,14 @@ class DeploymentsHandler(StreamingHandler):
 class DeploymentHandler(BaseHandler):
     """`GET /deployments/<id>`: its page or its record."""
 
+    is_shareable = True
+
     def get(self, deployment_id: str) -> None:
         """A page for a browser, JSON for everybody else."""
         record = self.record(deployment_id)
         summary = self.services.deployments.summary(record)
         if self.wants(JSON, HTML) == HTML:
-            page_data = page_json({"record": summary})
+            page_data = page_json({"record": summary, "may_start": self.may_start()})
             self.render("deployment.html", version=__version__, record=summary, page_data=page_data)
         else:
             self.write_json(summary)
@@ -180,9 +190,11 @@ class StopHandler(BaseHandler):
 
     async def post(self, deployment_id: str) -> None:
         """Ask it to end; the answer doesn't wait for that."""
+        self.check_forgery()
         record = self.record(deployment_id)
         try:
             await self.services.stop(record, self.remote())
+            self.audit("stop", deployment=record.id)
         except LaunchError as error:
             raise UserError(409, str(error)) from error
         if self.wants(JSON, HTML) == HTML:

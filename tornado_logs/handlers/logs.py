@@ -32,6 +32,8 @@ _MILLISECONDS = re.compile(r"\d{1,15}(\.\d{1,6})?", re.ASCII)
 class LogHandler(StreamingHandler):
     """`GET /logs/<id>`: the events of a log; its bytes for a client that accepts text alone."""
 
+    is_shareable = True
+
     async def get(self, deployment_id: str) -> None:
         """Stream it; a browser that was sent here by hand gets the page instead."""
         record = self.record(deployment_id)
@@ -44,6 +46,8 @@ class LogHandler(StreamingHandler):
 
 class RawLogHandler(StreamingHandler, StaticFileHandler):
     """`GET /logs/<id>/raw`: the bytes. Live while it runs; a file with ranges once it has ended."""
+
+    is_shareable = True
 
     deployment: Record
 
@@ -114,6 +118,8 @@ async def _then_yield(flushed: asyncio.Future[None]) -> None:
 class LinesHandler(BaseHandler):
     """`GET /logs/<id>/lines`: any window of lines, by number or by time."""
 
+    is_shareable = True
+
     async def get(self, deployment_id: str) -> None:
         """`from` (1 is the first, -1 the last) or `time`; `count`; `times=1`."""
         record, wanted = self.record(deployment_id), self._wanted()
@@ -169,6 +175,8 @@ class LinesHandler(BaseHandler):
 
 class SearchHandler(StreamingHandler):
     """`GET /logs/<id>/search`: the numbers of the lines that match, as they are found."""
+
+    is_shareable = True
 
     async def get(self, deployment_id: str) -> None:
         """`q`, with `regex=1` and `case=1`; or `errors=1`; or `structure=1`. And `from`."""

@@ -87,6 +87,8 @@ class IndexHandler(BaseHandler):
             "demo_source": sources.demo_name(),
             "deployments": await summaries(self.services, found),
             "next": following,
+            "may_start": self.may_start(),
+            "is_open": self.services.access.is_open,
         }
         names = [source["name"] for source in described]
         asked = {name: self.get_query_argument(name, "") for name in _FILTERS}
@@ -128,6 +130,7 @@ class EventsHandler(BaseHandler):
         changes = _Changes()
         unlisten = self.services.deployments.listen(changes.add)
         self._streaming = asyncio.create_task(self._stream(changes))
+        self.services.streams.add(self)
         try:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._streaming

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -52,7 +53,9 @@ class StreamingHandler(BaseHandler):
         except FileNotFoundError:
             raise UserError(404, f"the log of {record.id} was deleted") from None
         self._streaming = asyncio.create_task(answer(follower))
+        self.services.streams.add(self)
         taken = False
+        ending = self._disconnect_later()
         try:
             taken = await self._streaming
         except asyncio.CancelledError:
@@ -61,8 +64,18 @@ class StreamingHandler(BaseHandler):
         except StreamClosedError:
             pass
         finally:
+            if ending is not None:
+                ending.cancel()
             if not taken:
                 self.services.followers.release(follower)
+
+    def _disconnect_later(self) -> asyncio.TimerHandle | None:
+        """A share link holds for a while, and so does what is read by it."""
+        user = self.known_user()
+        if user.via != "share" or user.until is None:
+            return None
+        seconds = max(0.0, user.until - time.time())
+        return asyncio.get_running_loop().call_later(seconds, self.disconnect)
 
     async def _stream(self, follower: Follower, *, raw: bool) -> bool:
         """Send the log; whether somebody else does, and has taken the follower along."""
@@ -82,8 +95,13 @@ class StreamingHandler(BaseHandler):
         return False
 
     def _plain_stream(self) -> IOStream | None:
-        """The connection, if it can be taken from us: plain TCP, and chunked as HTTP/1.1 is."""
+        """The connection, if it can be taken from us: plain TCP, and chunked as HTTP/1.1 is.
+
+        Not that of a share link's viewer, whose time will be over.
+        """
         connection = self.request.connection
+        if self.known_user().via == "share":
+            return None
         if self.request.version != "HTTP/1.1" or not isinstance(connection, HTTP1Connection):
             return None
         return connection.stream if type(connection.stream) is IOStream else None
