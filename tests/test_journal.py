@@ -242,3 +242,39 @@ def test_a_replaced_log_is_not_at_its_path(tmp_path: Path) -> None:
     (tmp_path / "new").write_bytes(b"two\n")
     (tmp_path / "new").rename(tmp_path / "x.log")
     assert not log.is_at_path()
+
+
+def test_a_log_without_an_index_is_read_through_once_for_all_who_open_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(b"a line of a log\n" * 400_000)
+    read_bytes = 0
+    pread = os.pread
+
+    def counted(fd: int, count: int, offset: int) -> bytes:
+        nonlocal read_bytes
+        data = pread(fd, count, offset)
+        read_bytes += len(data)
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    for opened in range(10):
+        log = LogFile(str(path))
+        assert log.count_lines(log.size()) == 400_000
+        assert log.line_start(399_000) == 399_000 * 16
+        log.close()
+        if opened == 0:
+            first_bytes = read_bytes
+    assert first_bytes > 400_000 * 16
+    assert read_bytes < 5 * first_bytes
+
+
+def test_a_log_without_an_index_that_is_written_anew_is_counted_anew(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    for lines, filler in ((100_000, b"a"), (90_000, b"b"), (200_000, b"c")):
+        # The same file and the same first line: only what comes after it differs.
+        path.write_bytes(b"first\n" + (filler * 29 + b"\n") * lines)
+        log = LogFile(str(path))
+        assert log.count_lines(log.size()) == lines + 1
+        log.close()

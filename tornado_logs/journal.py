@@ -26,6 +26,7 @@ import threading
 import time
 import zlib
 from bisect import bisect_left, bisect_right
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -44,6 +45,7 @@ _CHECKPOINT = struct.Struct("<QQQ")
 _SCAN_BYTES = 1024 * 1024
 _ENTRIES = 4096  # of an index, read at a time
 _MARK_BYTES = 256
+_MOST_SCANS = 64  # of logs without an index; that of 10 GB takes 1 MB
 _INDEX_HEAD = re.compile(_MAGIC + rb"[0-9a-f]{8}")
 
 UNSETTLED_MARK = "00000000"
@@ -492,28 +494,60 @@ class _ScannedCheckpoints:
 
     def __init__(self, log: LogFile) -> None:
         self._log = log
-        self._lock = threading.Lock()
-        self._offsets = [0]
-        self._lines = [0]
+        self._scan = _scan_of(log)
 
     def before_line(self, number: int, size: int) -> tuple[int, int]:
-        self._extend(size, lambda: self._lines[-1] >= number)
-        found = bisect_right(self._lines, number - 1) - 1
-        return self._offsets[found], self._lines[found]
+        scan = self._scan
+        with scan.lock:
+            scan.extend(self._log, size, lambda: scan.lines[-1] >= number)
+            found = bisect_right(scan.lines, number - 1) - 1
+            return scan.offsets[found], scan.lines[found]
 
     def before_offset(self, end: int, size: int) -> tuple[int, int]:
-        self._extend(size, lambda: self._offsets[-1] >= end)
-        found = bisect_right(self._offsets, end) - 1
-        return self._offsets[found], self._lines[found]
+        scan = self._scan
+        with scan.lock:
+            scan.extend(self._log, size, lambda: scan.offsets[-1] >= end)
+            found = bisect_right(scan.offsets, end) - 1
+            return scan.offsets[found], scan.lines[found]
 
-    def _extend(self, size: int, is_enough: Callable[[], bool]) -> None:
-        with self._lock:
-            if size < self._offsets[-1]:  # cut since
-                self._offsets, self._lines = [0], [0]
-            # Whole pieces only: a checkpoint within what is still growing would be one each call.
-            whole = size - (size - self._offsets[-1]) % _SCAN_BYTES
-            for piece in _pieces(self._log.fd, whole, self._offsets[-1]):
-                if is_enough():
-                    break
-                self._offsets.append(self._offsets[-1] + len(piece))
-                self._lines.append(self._lines[-1] + piece.count(b"\n"))
+
+class _Scan:
+    """What was found by reading one log; who opens it next goes on from there."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.offsets = [0]
+        self.lines = [0]
+        self._last_bytes = b""  # those before the last checkpoint
+
+    def extend(self, log: LogFile, size: int, is_enough: Callable[[], bool]) -> None:
+        """Read on, if need be. Begins anew if the log was cut or written anew since."""
+        if size < self.offsets[-1] or self._last_bytes != self._bytes_before(log, self.offsets[-1]):
+            self.offsets, self.lines = [0], [0]
+        # Whole pieces only: a checkpoint within what is still growing would be one each call.
+        whole = size - (size - self.offsets[-1]) % _SCAN_BYTES
+        for piece in _pieces(log.fd, whole, self.offsets[-1]):
+            if is_enough():
+                break
+            self.offsets.append(self.offsets[-1] + len(piece))
+            self.lines.append(self.lines[-1] + piece.count(b"\n"))
+        self._last_bytes = self._bytes_before(log, self.offsets[-1])
+
+    @staticmethod
+    def _bytes_before(log: LogFile, offset: int) -> bytes:
+        return log.read(max(0, offset - _MARK_BYTES), min(_MARK_BYTES, offset))
+
+
+_scans: OrderedDict[tuple[int, int, str], _Scan] = OrderedDict()
+_scans_lock = threading.Lock()
+
+
+def _scan_of(log: LogFile) -> _Scan:
+    status = os.fstat(log.fd)
+    key = (status.st_dev, status.st_ino, log.mark())
+    with _scans_lock:
+        scan = _scans.pop(key, None) or _Scan()
+        _scans[key] = scan
+        if len(_scans) > _MOST_SCANS:
+            _scans.popitem(last=False)
+    return scan
