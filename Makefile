@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check unit browser format bench screenshots clean
+.PHONY: help run test check unit browser fuzz audit format bench screenshots clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -15,20 +15,30 @@ help: ## list the commands
 run: $(VENV)/.run ## start the server at http://localhost:5000 (ARGS="--port 5001")
 	$(BIN)/tornado-logs serve $(ARGS)
 
-test: check unit browser ## formatter, linter, types, and all tests, those in Chromium too
+test: check unit browser ## formatter, linters, types, and all tests, those in Chromium too
 
 check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --ini setup.cfg --recursive
 
 unit: $(VENV)/.test
-	@sh .ci/need curl
+	@for tool in curl openssl nginx caddy; do sh .ci/need $$tool || exit; done
 	$(BIN)/pytest --ignore tests/browser $(ARGS)
 
 browser: $(VENV)/.test
 	@sh .ci/need chromium
 	$(BIN)/pytest tests/browser $(ARGS)
+
+fuzz: $(VENV)/.test ## send the server what nobody would; 10 minutes (FUZZ_MINUTES=60)
+	FUZZ_MINUTES=$${FUZZ_MINUTES:-10} $(BIN)/pytest tests/test_fuzz.py --timeout 0 $(ARGS)
+
+audit: $(VENV)/.test ## look for known faults in what is installed; takes the network
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet 'pip-audit>=2.7,<3'
+	$(BIN)/pip freeze --exclude-editable > $(VENV)/audit/frozen.txt
+	$(VENV)/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement $(VENV)/audit/frozen.txt
 
 format: $(VENV)/.test ## put the code into shape
 	$(BIN)/ruff format .

@@ -62,7 +62,8 @@ class Launcher:
         """Start the fork server, so that the first deployment finds it ready."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._fork_server = subprocess.Popen(
+            # Of ours and of the config's alone: no request has a part in it.
+            self._fork_server = subprocess.Popen(  # nosec B603
                 [
                     sys.executable,
                     "-P",  # the folder that the server stands in may hold a json.py

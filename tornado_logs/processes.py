@@ -121,7 +121,9 @@ def _proc_file(pid: int, name: str) -> bytes:
 
 
 def _ps(*args: str) -> str:
-    with subprocess.Popen(["ps", *args], stdout=subprocess.PIPE, text=True) as ps:
+    # The arguments are ours, and PATH is that of whoever started the server.
+    command = ["ps", *args]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ps:  # nosec B603
         lines = ps.communicate()[0].splitlines(keepends=True)
     # It is a child of ours, and sees itself.
     return "".join(line for line in lines if line.split()[:1] != [str(ps.pid)])
