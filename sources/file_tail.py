@@ -65,7 +65,12 @@ class FileTailSource(LogSource):
             request=True,
             required=True,
         ),
-        Option("below", str, None, "A request may name files below this folder only."),
+        Option(
+            "below",
+            str,
+            None,
+            "A request may name files below this folder only, and no hidden ones.",
+        ),
         Option(
             "lines",
             int,
@@ -589,12 +594,19 @@ def _absolute(path: object) -> str:
 
 
 def _refuse_outside(path: str, below: str | None) -> None:
-    """Raise SourceError unless the path, with all links followed, is within `below`."""
+    """Raise SourceError unless the path, with all links followed, is within `below`, unhidden."""
     if below is None:
         return
-    if not os.path.realpath(path).startswith(os.path.join(below, "")):
+    real, folder = os.path.realpath(path), os.path.join(below, "")
+    if not real.startswith(folder):
         raise SourceError(
             f"{_shown(path)} is not below {_shown(below)}: name a file in that folder"
+        )
+    # Where programs keep what is nobody else's affair, this server too.
+    if any(name.startswith(".") for name in real.removeprefix(folder).split(os.sep)):
+        raise SourceError(
+            f"{_shown(path)} is hidden: name a file that neither begins with a dot nor is in a "
+            "folder that does"
         )
 
 

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import pwd
 import shlex
 import signal
 import struct
@@ -18,6 +19,7 @@ import sys
 import termios
 import time
 from collections.abc import Generator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from tornado_logs.source import (
@@ -30,6 +32,7 @@ from tornado_logs.source import (
     LogSource,
     Option,
     SourceError,
+    Texts,
 )
 
 _READ_BYTES = 256 * 1024
@@ -38,7 +41,17 @@ _ROWS = 50
 _SETTLE_SECONDS = 0.1  # what was about to end with the command anyway isn't worth a word
 _CHECK_SECONDS = 0.05
 _UNKILLABLE_SECONDS = 5.0  # a process in an uninterruptible system call outlives even KILL
+_OWN_VARIABLES = "TORNADO_LOGS_"  # of the server's settings; no affair of a command's
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # the exit statuses that a shell has for these
+
+
+PASS_ENV = [
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "XDG_*"),
+    *("LANG", "LANGUAGE", "LC_*", "TZ", "TERM", "COLORTERM"),
+    # Without these nothing reaches the network in many a place, and says something else about it.
+    *("*_proxy", "*_PROXY", "SSL_CERT_*"),
+]
+"""What programs need to find themselves at home. No SSH_AUTH_SOCK: it lends out the keys."""
 
 
 class SubprocessSource(LogSource):
@@ -58,9 +71,24 @@ class SubprocessSource(LogSource):
             "env",
             Environment,
             None,
-            "Environment variables to set beside the server's own.",
+            "Environment variables to set beside those of `pass_env`.",
             request=True,
         ),
+        Option(
+            "secrets",
+            Environment,
+            None,
+            "Environment variables whose values no log, record or page shows.",
+            request=True,
+            secret=True,
+        ),
+        Option(
+            "pass_env",
+            Texts,
+            PASS_ENV,
+            'Which of the server\'s own environment variables it gets; `["*"]`: all of them.',
+        ),
+        Option("user", str, None, "The user to run as; the server has to be root for that."),
         Option(
             "tty",
             bool,
@@ -99,6 +127,12 @@ class SubprocessSource(LogSource):
         if cwd is not None and not os.path.isdir(cwd):
             raise SourceError(f"the folder to run in does not exist: cwd is {cwd!r}")
 
+    @classmethod
+    def check_config(cls, configured: Mapping[str, Any]) -> None:
+        """Refuse a user that commands can't be run as."""
+        if configured["user"] is not None:
+            _account(configured["user"])
+
     def title(self) -> str:
         """The command, as one would type it."""
         command = self.settings["command"]
@@ -121,8 +155,11 @@ class SubprocessSource(LogSource):
 
     def _start(self, control: Control) -> tuple[subprocess.Popen[bytes], int]:
         command = self.settings["command"]
+        account = self._account()
         read_fd, write_fd = self._open_output()
         try:
+            if account:  # else it could write there, but not open /dev/stdout
+                os.fchown(write_fd, account.pw_uid, account.pw_gid)
             # To run what an operator asks for is the purpose; who may ask was checked before.
             process = subprocess.Popen(  # nosec B603
                 command if isinstance(command, list) else ["/bin/sh", "-c", command],
@@ -130,8 +167,11 @@ class SubprocessSource(LogSource):
                 stdout=write_fd,
                 stderr=write_fd,
                 cwd=self.settings["cwd"],
-                env=self._environment(control.deployment_id),
+                env=self._environment(control.deployment_id, account),
                 start_new_session=True,
+                user=account and account.pw_uid,
+                group=account and account.pw_gid,
+                extra_groups=account and os.getgrouplist(account.pw_name, account.pw_gid),
             )
         except OSError:
             os.close(read_fd)
@@ -151,13 +191,43 @@ class SubprocessSource(LogSource):
                 fcntl.fcntl(read_fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         return read_fd, write_fd
 
-    def _environment(self, deployment_id: str) -> dict[str, str]:
-        environment = dict(os.environ)
+    def _account(self) -> pwd.struct_passwd | None:
+        return None if self.settings["user"] is None else _account(self.settings["user"])
+
+    def _environment(self, deployment_id: str, account: pwd.struct_passwd | None) -> dict[str, str]:
+        environment = {
+            name: text
+            for name, text in os.environ.items()
+            if any(fnmatchcase(name, pattern) for pattern in self.settings["pass_env"])
+            and not name.startswith(_OWN_VARIABLES)
+        }
+        if account:
+            environment = _as_user(environment, account)
         if self.settings["tty"] and environment.get("TERM", "dumb") == "dumb":
             environment["TERM"] = "xterm-256color"
         environment.update(self.settings["env"] or {})
+        environment.update(self.settings["secrets"] or {})
         environment[DEPLOYMENT_VARIABLE] = deployment_id
         return environment
+
+
+def _account(user: str) -> pwd.struct_passwd:
+    """The account to run as. Raises SourceError."""
+    if os.geteuid() != 0:
+        raise SourceError(
+            f"only a server that is root can run commands as another user: user is {user!r}"
+        )
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise SourceError(f"there is no such user on this machine: user is {user!r}") from None
+
+
+def _as_user(environment: Mapping[str, str], account: pwd.struct_passwd) -> dict[str, str]:
+    """The environment as it is in this account; the folders of XDG_* are root's own."""
+    kept = {name: text for name, text in environment.items() if not name.startswith("XDG_")}
+    name = account.pw_name
+    return kept | {"HOME": account.pw_dir, "USER": name, "LOGNAME": name}
 
 
 def _open_terminal(columns: int) -> tuple[int, int]:

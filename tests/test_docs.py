@@ -29,6 +29,8 @@ def section(name: str) -> str:
 
 
 def default_text(option: Option) -> str:
+    if isinstance(option.default, list):
+        return " ".join(f"`{text}`" for text in option.default)
     return "" if option.default is None else f"`{str(option.default).lower()}`"
 
 

@@ -16,7 +16,7 @@ import pytest
 from source_control import PipeControl, defaults
 
 from tornado_logs import processes
-from tornado_logs.source import Command, Ending, Environment, LogSource, Option
+from tornado_logs.source import Command, Ending, Environment, LogSource, Option, Texts
 
 STOP_SECONDS = 3.0
 """How soon a source has to be at its end once a stop was asked for."""
@@ -44,6 +44,7 @@ TYPES: dict[type, tuple[type, ...]] = {
     bool: (bool,),
     Command: (str, list),
     Environment: (dict,),
+    Texts: (list,),
 }
 
 

@@ -55,7 +55,7 @@ class Services:
         self.config = config
         data_dir = os.path.abspath(config.data_dir)
         self.sources = Catalog(config, Registry())
-        self.launcher = Launcher(data_dir, self.sources.class_names())
+        self.launcher = Launcher(data_dir, self.sources.class_names(), config.secret_variables)
         self.deployments = Deployments(data_dir, self.launcher)
         self.followers = Followers(self.deployments, config)
         self.live = Live(config.ping_seconds)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tornado_logs.catalog import Catalog, RequestError
+from tornado_logs.catalog import Catalog, Job, RequestError
 from tornado_logs.deployment import Record, State, is_held
 from tornado_logs.launcher import LaunchError
 from tornado_logs.source import SourceError
@@ -24,7 +24,7 @@ class Autostart:
         self,
         catalog: Catalog,
         deployments: Deployments,
-        launch: Callable[[Record, str], None],
+        launch: Callable[[Record, Job], None],
         rescan_seconds: float,
     ) -> None:
         self._catalog = catalog
@@ -58,7 +58,8 @@ class Autostart:
                 try:
                     changes = await loop.run_in_executor(None, self._catalog.expand, section.name)
                 except (OSError, SourceError) as error:  # the others are looked at all the same
-                    logger.error("cannot look for what %s stands for: %s", section.name, error)
+                    reason = self._catalog.masked(str(error))
+                    logger.error("cannot look for what %s stands for: %s", section.name, reason)
                     continue
                 for change in changes:
                     self._start(section.name, change, before, is_first=is_first)
@@ -81,8 +82,8 @@ class Autostart:
         self._started[key] = ""
         request = dict(change) if is_first else self._catalog.discovered(name, change)
         try:
-            record, class_name = self._catalog.make(name, request, request)
-            self._launch(record, class_name)
+            record, job = self._catalog.make(name, request, request)
+            self._launch(record, job)
         except (RequestError, LaunchError) as error:
             logger.error("cannot start %s: %s", name, error)
             return
@@ -107,6 +108,7 @@ class Autostart:
         self, name: str, change: Mapping[str, Any], before: Sequence[Record]
     ) -> Record | None:
         """What runs of it already, or what of it is among `before`."""
+        change = self._catalog.masked(dict(change))
         found = (
             record
             for record in (*self._deployments.running(), *before)

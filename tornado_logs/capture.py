@@ -24,8 +24,8 @@ import struct
 import sys
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Self
 
 from setproctitle import setproctitle
 
@@ -40,6 +40,7 @@ from tornado_logs.deployment import (
     write_record,
 )
 from tornado_logs.journal import JournalError, JournalWriter
+from tornado_logs.mask import Masker
 from tornado_logs.source import Ending, LeftProcess, LogSource, SourceError
 
 READY = b"+"
@@ -56,11 +57,16 @@ _HURRY_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class CaptureRequest:
-    """What the fork server is asked for; the log's descriptor, already held, comes beside it."""
+    """What the fork server is asked for; the log's descriptor, already held, comes beside it.
+
+    The settings as they are, and the secrets in them: they travel from memory to memory.
+    """
 
     data_dir: str
     deployment_id: str
     source_class: str  # "package.module:Class"
+    settings: dict[str, Any] = field(repr=False)
+    secrets: list[str] = field(repr=False)
 
     def path(self, suffix: str) -> str:
         """The deployment's file of this kind, as `.log`."""
@@ -70,11 +76,14 @@ class CaptureRequest:
 class CaptureControl:
     """`tornado_logs.source.Control` for a source in this process."""
 
-    def __init__(self, request: CaptureRequest, record: Record, journal: JournalWriter) -> None:
+    def __init__(
+        self, request: CaptureRequest, record: Record, journal: JournalWriter, masker: Masker
+    ) -> None:
         self.deployment_id = request.deployment_id
         self._request = request
         self._record = record
         self._journal = journal
+        self._masker = masker
         self._stopping = False
         self._told = False
         self._wake_fd, signal_fd = os.pipe()
@@ -155,9 +164,9 @@ class CaptureControl:
         left = {}
         for process in processes.descendants(os.getpid()):
             if not process.is_zombie:
-                left[process.pid] = processes.command_of(process.pid)
+                left[process.pid] = processes.command_of(process.pid, self._masker.text)
         for pid in processes.living_children():
-            left.setdefault(pid, processes.command_of(pid))
+            left.setdefault(pid, processes.command_of(pid, self._masker.text))
         return [LeftProcess(pid, command) for pid, command in left.items()]
 
 
@@ -166,46 +175,106 @@ def capture(request: CaptureRequest, log_fd: int) -> None:
     processes.become_subreaper()
     record = read_record(request.path(".json"))
     journal = JournalWriter(log_fd, request.path(".idx"))
-    control = CaptureControl(request, record, journal)
+    masker = Masker(request.secrets)
+    control = CaptureControl(request, record, journal, masker)
     record.state = State.RUNNING
     record.started_at = timestamp()
     record.capture_pid = os.getpid()
     record.capture_started = process_start(os.getpid())
     write_record(request.path(".json"), record)
-    ending = _run_source(request, record, control, journal)
+    output = _Output(request, record, journal, masker)
+    ending = _run_source(request, record, control, output)
+    ending = _mask_record(record, ending, masker)
     _finish(request, record, ending, stopping=control.stopping)
 
 
 def _run_source(
-    request: CaptureRequest, record: Record, control: CaptureControl, journal: JournalWriter
+    request: CaptureRequest, record: Record, control: CaptureControl, output: _Output
 ) -> Ending:
     try:
-        source = load_class(request.source_class)(record.settings)
-        return _copy(source.run(control), journal)
+        source = load_class(request.source_class)(request.settings)
+        return _copy(source.run(control), output)
     except (SourceError, JournalError) as error:
         record.error = str(error)
     except Exception as error:  # a plugin's fault ends its deployment with a word, not silently
         record.error = f"the source {record.type!r} failed: {type(error).__name__}: {error}"
     finally:
         with contextlib.suppress(OSError):
-            journal.close()
+            output.close()
     return Ending()
 
 
-def _copy(run: Generator[bytes, None, Ending], journal: JournalWriter) -> Ending:
+def _copy(run: Generator[bytes, None, Ending], output: _Output) -> Ending:
     """Every piece that the source yields, into the journal; the source's own word at the end."""
     rest = _Rest()
-    with contextlib.closing(run):
+    with contextlib.closing(run), output:
         while True:
             try:
                 piece = next(run)
             except StopIteration as end:
                 return end.value if isinstance(end.value, Ending) else Ending()
-            try:
-                journal.append(piece)
-            except OSError as error:
-                raise JournalError(f"cannot go on writing the log: {error.strerror}") from error
+            output.write(piece)
             rest.after(len(piece))
+
+
+class _Output:
+    """Writes what a source yields, masked, into its journal."""
+
+    def __init__(
+        self, request: CaptureRequest, record: Record, journal: JournalWriter, masker: Masker
+    ) -> None:
+        self._record_path = request.path(".json")
+        self._record = record
+        self._journal = journal
+        self._masker = masker
+
+    def write(self, piece: bytes) -> None:
+        """Write all of it that can be shown by now. Raises JournalError."""
+        shown = self._masker.feed(piece)
+        if self._masker and not self._record.has_secrets:
+            self._tell_of_secrets()
+        self._append(shown)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Write what was held back, however the source came to its end. Raises JournalError."""
+        self._append(self._masker.finish())
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+    def _append(self, shown: bytes) -> None:
+        if not shown:
+            return
+        try:
+            self._journal.append(shown)
+        except OSError as error:
+            raise JournalError(f"cannot go on writing the log: {error.strerror}") from error
+
+    def _tell_of_secrets(self) -> None:
+        """The output has declared one: if we die, nobody else knows it, only that there is one."""
+        self._record.has_secrets = True
+        _mask_asked(self._record, self._masker)
+        with contextlib.suppress(OSError):  # the disk may be full; at the end we wait for room
+            write_record(self._record_path, self._record)
+
+
+def _mask_asked(record: Record, masker: Masker) -> None:
+    """Take what the output has declared out of what was asked for."""
+    record.name = masker.text(record.name)
+    record.request = masker.value(record.request)
+    record.settings = masker.value(record.settings)
+
+
+def _mask_record(record: Record, ending: Ending, masker: Masker) -> Ending:
+    """Take the secrets out of what the record has, and is to have."""
+    _mask_asked(record, masker)
+    record.error = masker.text(record.error)
+    left = [LeftProcess(p.pid, masker.text(p.command)) for p in ending.left_running]
+    return replace(ending, note=masker.text(ending.note), left_running=left)
 
 
 class _Rest:
@@ -290,7 +359,8 @@ def load_class(name: str) -> type[LogSource]:
 def send_request(sock: socket.socket, request: CaptureRequest, log_fd: int) -> None:
     """Ask the fork server at the other end of `sock` for a capture process. Raises OSError."""
     body = json.dumps(asdict(request)).encode()
-    socket.send_fds(sock, [_LENGTH.pack(len(body)) + body], [log_fd])
+    socket.send_fds(sock, [_LENGTH.pack(len(body))], [log_fd])
+    sock.sendall(body)  # apart from the descriptor: what goes with one may be sent in part
 
 
 def _receive_request(sock: socket.socket) -> tuple[CaptureRequest, int] | None:
@@ -305,8 +375,19 @@ def _receive_request(sock: socket.socket) -> tuple[CaptureRequest, int] | None:
     fds.frombytes(ancillary[0][2])
     os.set_inheritable(fds[0], False)
     (length,) = _LENGTH.unpack(head)
-    body = sock.recv(length, socket.MSG_WAITALL)
+    body = _receive(sock, length)
+    if len(body) < length:
+        return None
     return CaptureRequest(**json.loads(body)), fds[0]
+
+
+def _receive(sock: socket.socket, length: int) -> bytearray:
+    """So many bytes; fewer if the other end goes."""
+    body = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while len(body) < length and (piece := sock.recv(length - len(body))):
+            body += piece
+    return body
 
 
 def serve_forks(sock: socket.socket, preload: Sequence[str]) -> None:

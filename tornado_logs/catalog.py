@@ -1,17 +1,22 @@
 """The sources that a server offers: its config's sections, checked against their types.
 
     catalog = Catalog(config, Registry())
-    record, source_class = catalog.prepare("shell", {"command": "make deploy"})
+    record, job = catalog.prepare("shell", {"command": "make deploy"})
 
-The record is complete but for its id, which `Launcher.launch` gives it.
+The record is complete but for its id, which `Launcher.launch` gives it. In place of secrets it has
+`***`; the job, which never reaches a disk, has the settings as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tornado_logs.config import (
+    SHORT_SECRET,
     Config,
     ConfigError,
     SourceConfig,
@@ -21,8 +26,9 @@ from tornado_logs.config import (
     unknown_name,
 )
 from tornado_logs.deployment import Record, short_line
+from tornado_logs.mask import MASK, MIN_SECRET_CHARS, Masker
 from tornado_logs.registry import Registry, RegistryError
-from tornado_logs.source import LogSource, Option, SourceError
+from tornado_logs.source import Environment, LogSource, Option, SourceError
 
 _DEMO_TYPE = "mock"
 
@@ -31,12 +37,26 @@ class RequestError(Exception):
     """What was asked for can't be started. The message is a sentence for whoever asked."""
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a capture process is to run. `settings` and `secrets` are for its memory alone."""
+
+    source_class: str  # "package.module:Class"
+    settings: Mapping[str, Any] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+
+    def mask(self, text: str) -> str:
+        """`text` as a record may have it; to be shortened only afterwards."""
+        return Masker(self.secrets).text(text)
+
+
 class Catalog:
     """The configured sources by name."""
 
     def __init__(self, config: Config, registry: Registry) -> None:
         """Raises ConfigError if a section names an unknown type, or settings it doesn't have."""
         self._registry = registry
+        self._secrets = dict(config.secrets)
         self._sections = dict(config.sources)
         self._classes: dict[str, type[LogSource]] = {}
         self._settings: dict[str, dict[str, Any]] = {}
@@ -46,9 +66,34 @@ class Catalog:
             except RegistryError as error:
                 raise ConfigError(f"{section.where}: type: {error}") from error
             self._classes[name] = source_class
-            self._settings[name] = check_settings(
-                source_class.options, section.settings, section.where, may_lack_required=True
-            )
+            self._settings[name] = self._section_settings(section, source_class)
+
+    def _section_settings(
+        self, section: SourceConfig, source_class: type[LogSource]
+    ) -> dict[str, Any]:
+        options = source_class.options
+        masker = Masker((*self._secrets.values(), *_secrets_in(options, section.settings)))
+
+        def check(given: Mapping[str, Any]) -> dict[str, Any]:
+            return check_settings(options, given, section.where, may_lack_required=True)
+
+        settings: dict[str, Any] = _checked(check, section.settings, masker)
+        for option in options:
+            _refuse_short(option, settings[option.name], f"{section.where}: {option.name}")
+        self._check_pass_secrets(section, options)
+        try:
+            source_class.check_config(settings)
+        except SourceError as error:
+            raise ConfigError(masker.text(f"{section.where}: {error}")) from None
+        return settings
+
+    def _check_pass_secrets(self, section: SourceConfig, options: Sequence[Option]) -> None:
+        here = f"{section.where}: pass_secrets"
+        if section.pass_secrets and _secret_variables(options) is None:
+            raise ConfigError(f"{here}: a source of type {section.type!r} runs no command")
+        for name in section.pass_secrets:
+            if name not in self._secrets:
+                raise ConfigError(f"{here}: {unknown_name(name, self._secrets, 'secret')}")
 
     def class_names(self) -> list[str]:
         """The classes of all sources, as "package.module:Class"."""
@@ -94,6 +139,10 @@ class Catalog:
         """The sections that are started with the server."""
         return [section for section in self._sections.values() if section.autostart]
 
+    def masked(self, value: Any) -> Any:
+        """What JSON can hold, without the config's secrets: as a record has it."""
+        return Masker(self._secrets.values()).value(value)
+
     def expand(self, name: str) -> list[dict[str, Any]]:
         """See `LogSource.expand`. May look at many files: not for the event loop."""
         return self._classes[name].expand(self._settings[name])
@@ -102,47 +151,125 @@ class Catalog:
         """See `LogSource.discovered`."""
         return self._classes[name].discovered(change)
 
-    def prepare(self, name: str, given: Mapping[str, Any]) -> tuple[Record, str]:
-        """A record for what a request asks of source `name`, and its class. Raises RequestError."""
+    def prepare(self, name: str, given: Mapping[str, Any]) -> tuple[Record, Job]:
+        """A record for what a request asks of source `name`, and its job. Raises RequestError."""
         if name not in self._sections:
             known = ", ".join(self._sections)
             raise RequestError(f"there is no source {name!r}; this server has: {known}")
         options = {option.name: option for option in self.request_options(name)}
+        masker = Masker((*self._secrets.values(), *_secrets_in(options.values(), given)))
+        try:
+            checked = self._checked_request(name, given, masker)
+            self._classes[name].check_request(self._settings[name], checked)
+        except (ConfigError, SourceError) as error:
+            raise RequestError(masker.text(str(error))) from None
+        return self.make(name, checked, request=dict(given))
+
+    def _checked_request(
+        self, name: str, given: Mapping[str, Any], masker: Masker
+    ) -> dict[str, Any]:
+        options = {option.name: option for option in self.request_options(name)}
         checked = {}
         for key, value in given.items():
             if key not in options:
-                raise RequestError(f"source {name!r}: {unknown_name(key, options)}")
-            try:
-                checked[key] = check_value(options[key], value, key)
-            except ConfigError as error:
-                raise RequestError(str(error)) from error
-        try:
-            self._classes[name].check_request(self._settings[name], checked)
-        except SourceError as error:
-            raise RequestError(str(error)) from error
-        return self.make(name, checked, request=dict(given))
+                raise ConfigError(f"source {name!r}: {unknown_name(key, options)}")
+            checked[key] = _checked(partial(check_value, options[key], where=key), value, masker)
+            _refuse_short(options[key], value, key)
+        return checked
 
     def make(
         self, name: str, change: Mapping[str, Any], request: Mapping[str, Any]
-    ) -> tuple[Record, str]:
-        """A record for source `name` with changed settings. Raises RequestError."""
+    ) -> tuple[Record, Job]:
+        """A record for source `name` with changed settings, and its job. Raises RequestError."""
         section, source_class = self._sections[name], self._classes[name]
-        settings = {**self._settings[name], **change}
+        settings = self._with_passed({**self._settings[name], **change}, section, source_class)
         for option in source_class.options:
             if option.required and settings[option.name] is None:
                 raise RequestError(
                     f"source {name!r} needs {option.name!r}, {type_name(option)}: {option.help}"
                 )
+        secrets = (*self._secrets.values(), *_secrets_in(source_class.options, settings))
+        masker = Masker(secrets)
         try:
-            title = source_class(settings).title()
+            source = source_class(settings)
         except SourceError as error:
-            raise RequestError(str(error)) from error
+            raise RequestError(masker.text(str(error))) from None
         record = Record(
             id="",
-            name=short_line(title) or name,
+            name=short_line(_title(source, masker)) or name,
             source=name,
             type=section.type,
-            request=dict(request),
-            settings=settings,
+            request=_hidden(source_class.options, request, masker),
+            settings=_hidden(source_class.options, settings, masker),
+            has_secrets=bool(masker),
         )
-        return record, self._registry.class_name(section.type)
+        return record, Job(self._registry.class_name(section.type), settings, secrets)
+
+    def _with_passed(
+        self, settings: dict[str, Any], section: SourceConfig, source_class: type[LogSource]
+    ) -> dict[str, Any]:
+        """`settings` with the secrets that this section passes; a request's own beat them."""
+        option = _secret_variables(source_class.options)
+        if option is not None and section.pass_secrets:
+            passed = {name: self._secrets[name] for name in section.pass_secrets}
+            settings[option.name] = passed | (settings[option.name] or {})
+        return settings
+
+
+def _title(source: LogSource, masker: Masker) -> str:
+    """Made of masked settings, as a title may change how a secret is written, then masked too."""
+    shown = copy.copy(source)
+    shown.settings = masker.value(dict(source.settings))
+    return masker.text(shown.title())
+
+
+def _hidden(
+    options: Iterable[Option], settings: Mapping[str, Any], masker: Masker
+) -> dict[str, Any]:
+    """The settings as a record may have them: of secrets only the names."""
+    shown: dict[str, Any] = masker.value(dict(settings))
+    for option in options:
+        if option.secret and shown.get(option.name) is not None:
+            given = shown[option.name]
+            shown[option.name] = dict.fromkeys(given, MASK) if isinstance(given, dict) else MASK
+    return shown
+
+
+def _secret_variables(options: Iterable[Option]) -> Option | None:
+    """The option that takes secrets as environment variables; None if a source has none."""
+    return next((o for o in options if o.secret and o.type is Environment), None)
+
+
+def _secrets_in(options: Iterable[Option], settings: Mapping[str, Any]) -> Iterator[str]:
+    """The values of the secret options, of whatever type they may be."""
+    for option in options:
+        if option.secret:
+            yield from _texts_in(settings.get(option.name))
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(inner)
+
+
+def _refuse_short(option: Option, value: Any, where: str) -> None:
+    if option.secret and any(len(text.strip()) < MIN_SECRET_CHARS for text in _texts_in(value)):
+        raise ConfigError(f"{where}: {SHORT_SECRET}")
+
+
+def _checked(check: Callable[[Any], Any], given: Any, masker: Masker) -> Any:
+    """What `check` makes of it; the ConfigError that it raises shows no secret.
+
+    Its sentence may show a value cut short, and half a secret is no longer found: hence it is
+    made anew, of the masked value.
+    """
+    try:
+        return check(given)
+    except ConfigError as error:
+        sentence = str(error)
+    if masker:
+        check(masker.value(given))
+    raise ConfigError(masker.text(sentence))

@@ -10,19 +10,27 @@ was found.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import os
+import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from tornado_logs.mask import MIN_SECRET_CHARS, Masker
 from tornado_logs.source import Command, Environment, Option, Texts
 
 CONFIG_FILE = "tornado_logs.toml"
 ENVIRONMENT_PREFIX = "TORNADO_LOGS_"
 _MAX_VALUE_CHARS = 200
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+SHORT_SECRET = (
+    f"a secret needs {MIN_SECRET_CHARS} characters or more; hiding a shorter one would hide half "
+    "of every log"
+)
 _MAX_WHOLE = 1 << 53  # what JSON's readers can be trusted to take for what it is
 
 SETTINGS: tuple[Option, ...] = (
@@ -127,6 +135,7 @@ _USERS = Option("users", Environment, {}, "The role of each user that a proxy na
 SECTION_SETTINGS: tuple[Option, ...] = (
     Option("type", str, None, "Which kind of source this is.", required=True),
     Option("autostart", bool, False, "Whether it is started as soon as the server runs."),
+    Option("pass_secrets", Texts, [], "Which of [secrets] its commands get as variables."),
 )
 """What each `[sources.NAME]` section takes beside the options of its type."""
 
@@ -148,14 +157,19 @@ class SourceConfig:
 
     name: str
     type: str
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(repr=False)
     autostart: bool = False
     where: str = "the defaults"
+    pass_secrets: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings of a server; `SETTINGS` says what each is."""
+    """All settings of a server; `SETTINGS` says what each is.
+
+    `secrets` has the value of each by its name, `secret_variables` the environment variables that
+    some of them came from.
+    """
 
     host: str = "localhost"
     port: int = 5000
@@ -175,6 +189,8 @@ class Config:
     session_days: int = 30
     sources: Mapping[str, SourceConfig] = field(default_factory=dict)
     users: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    secret_variables: frozenset[str] = frozenset()
 
 
 def read_config(
@@ -188,12 +204,21 @@ def read_config(
     """
     where = path or CONFIG_FILE
     document = _read_toml(where) if path or os.path.exists(where) else {}
-    sections = document.pop("sources", {})
-    users = check_value(_USERS, document.pop("users", {}), f"{where}: users")
-    settings = check_settings(SETTINGS, document, where)
-    settings.update(_from_environment(environ))
-    settings.update(_from_flags(flags))
-    return Config(**settings, sources=_source_configs(sections, where), users=users)
+    declared = document.pop("secrets", {})
+    secrets = _secrets(declared, environ, where)
+    with _masked_errors(secrets.values()):
+        sections = document.pop("sources", {})
+        users = check_value(_USERS, document.pop("users", {}), f"{where}: users")
+        settings = check_settings(SETTINGS, document, where)
+        settings.update(_from_environment(environ))
+        settings.update(_from_flags(flags))
+        return Config(
+            **settings,
+            sources=_source_configs(sections, where),
+            users=users,
+            secrets=secrets,
+            secret_variables=frozenset(_variables_of(declared)),
+        )
 
 
 def _read_toml(path: str) -> dict[str, Any]:
@@ -204,6 +229,71 @@ def _read_toml(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the config file {path}: {error}") from error
+
+
+def _secrets(declared: Any, environ: Mapping[str, str], where: str) -> dict[str, str]:
+    """The values of `[secrets]`. No error shows one, not even a part of what may be one."""
+    if not isinstance(declared, dict):
+        raise ConfigError(f"{where}: secrets: expected a section [secrets], found a value")
+    return {
+        name: _secret(name, given, environ, f"{where}: secrets.{shorten(name)[1:-1]}")
+        for name, given in declared.items()
+    }
+
+
+def _secret(name: str, given: Any, environ: Mapping[str, str], here: str) -> str:
+    if not _VARIABLE_NAME.fullmatch(name) or name.startswith(ENVIRONMENT_PREFIX):
+        raise ConfigError(
+            f"{here}: expected a name that an environment variable can have (letters, digits and "
+            f"_), and that does not begin with {ENVIRONMENT_PREFIX}"
+        )
+    value = _secret_text(given, environ, here)
+    if not is_text(value):
+        raise ConfigError(f"{here}: expected text without a NUL character")
+    if len(value.strip()) < MIN_SECRET_CHARS:
+        raise ConfigError(f"{here}: {SHORT_SECRET}")
+    return value
+
+
+def _secret_text(given: Any, environ: Mapping[str, str], here: str) -> str:
+    if isinstance(given, str):
+        return given
+    match given:
+        case {"env": str() as variable, **rest} if not rest:
+            if variable not in environ:
+                raise ConfigError(f"{here}: the environment variable {variable} is not set")
+            return environ[variable]
+        case {"file": str() as path, **rest} if not rest:
+            return _secret_of_file(path, here)
+    raise ConfigError(
+        f'{here}: expected "the value", {{env = "VARIABLE"}} or {{file = "/path"}}, found neither'
+    )
+
+
+def _secret_of_file(path: str, here: str) -> str:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return file.read().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{here}: the file {path} is not UTF-8 text") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{here}: cannot read the file {path}: {reason}") from error
+
+
+def _variables_of(declared: Mapping[str, Any]) -> Iterator[str]:
+    for given in declared.values():
+        if isinstance(given, dict) and "env" in given:
+            yield given["env"]
+
+
+@contextlib.contextmanager
+def _masked_errors(secrets: Iterable[str]) -> Iterator[None]:
+    """See to it that no ConfigError shows one of these: they may stand in other settings too."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(Masker(secrets).text(str(error))) from None
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -240,7 +330,9 @@ def _source_config(name: str, given: Any, where: str) -> SourceConfig:
     own = {option.name for option in SECTION_SETTINGS}
     section = check_settings(SECTION_SETTINGS, {k: v for k, v in given.items() if k in own}, here)
     rest = {key: value for key, value in given.items() if key not in own}
-    return SourceConfig(name, section["type"], rest, section["autostart"], here)
+    return SourceConfig(
+        name, section["type"], rest, section["autostart"], here, section["pass_secrets"]
+    )
 
 
 def check_settings(
@@ -266,13 +358,13 @@ def check_settings(
     return settings
 
 
-def unknown_name(name: str, known: Iterable[str]) -> str:
+def unknown_name(name: str, known: Iterable[str], kind: str = "setting") -> str:
     """A clause that says that nothing is called `name`, with the nearest name or all names."""
     names = sorted(known)
     name = name[:_MAX_VALUE_CHARS]
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names) or 'none'}"
-    return f"unknown setting {name!r}; {hint}"
+    return f"unknown {kind} {name!r}; {hint}"
 
 
 def check_value(option: Option, value: Any, where: str) -> Any:
@@ -280,7 +372,7 @@ def check_value(option: Option, value: Any, where: str) -> Any:
     if value is None and not option.required and option.default is None:
         return None
     matches, expected = _TYPES[option.type]
-    found = shorten(value)
+    found = "something else" if option.secret else shorten(value)
     if not matches(value):
         raise ConfigError(f"{where}: expected {expected}, found {found}")
     if option.minimum is not None and value < option.minimum:
@@ -312,7 +404,8 @@ def parse_text(option: Option, text: str, where: str) -> Any:
             return [part.strip() for part in text.replace("\n", ",").split(",") if part.strip()]
     except (KeyError, ValueError):
         expected = _TYPES[option.type][1]
-        raise ConfigError(f"{where}: expected {expected}, found {shorten(text)}") from None
+        found = "something else" if option.secret else shorten(text)
+        raise ConfigError(f"{where}: expected {expected}, found {found}") from None
     return text
 
 

@@ -72,6 +72,7 @@ class Record:
     note: str = ""
     error: str = ""
     left_running: list[dict[str, Any]] = field(default_factory=list)
+    has_secrets: bool = False  # which this record, its log and what is said of it don't show
     capture_pid: int | None = None
     # With its start (see `process_start`) a pid names one process for good, should it be reused.
     capture_started: int | None = None
@@ -90,7 +91,7 @@ class Record:
         record = cls(id=data["id"])
         for name, types in _FIELD_TYPES.items():
             value = data.get(name, getattr(record, name))
-            if not isinstance(value, types) or isinstance(value, bool):
+            if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
                 raise ValueError(f"not a record: {name} is {value!r}")
             setattr(record, name, value)
         record.state = State(record.state)

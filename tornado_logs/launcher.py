@@ -16,11 +16,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from tornado_logs import processes
 from tornado_logs.capture import READY, CaptureRequest, send_request, take_stop_request
+from tornado_logs.catalog import Job
+from tornado_logs.config import ENVIRONMENT_PREFIX
 from tornado_logs.deployment import (
     Record,
     State,
@@ -51,10 +53,19 @@ class LaunchError(Exception):
 class Launcher:
     """Starts, stops and adopts the capture processes of one data folder."""
 
-    def __init__(self, data_dir: str, preload: Sequence[str] = ()) -> None:
-        """`preload`: source classes ("package.module:Class") for the fork server to import."""
+    def __init__(
+        self,
+        data_dir: str,
+        preload: Sequence[str] = (),
+        secret_variables: Collection[str] = (),
+    ) -> None:
+        """`preload`: source classes ("package.module:Class") for the fork server to import.
+
+        `secret_variables`: environment variables of ours that it doesn't get, nor any command.
+        """
         self._data_dir = data_dir
         self._preload = preload
+        self._secret_variables = secret_variables
         self._fork_server: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 
@@ -74,9 +85,19 @@ class Launcher:
                 ],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                env=self._environment(),
                 start_new_session=True,  # a ^C in the server's terminal is for the server alone
             )
         self._socket = ours
+
+    def _environment(self) -> dict[str, str]:
+        """Ours without what is the server's own affair: it would be there for commands to read."""
+        return {
+            name: text
+            for name, text in os.environ.items()
+            if name not in self._secret_variables
+            and (not name.startswith(ENVIRONMENT_PREFIX) or name == DEPLOYMENT_VARIABLE)
+        }
 
     def wait_until_ready(self) -> None:
         """Wait for the fork server's imports, so that the first deployment needn't; a moment."""
@@ -99,7 +120,7 @@ class Launcher:
                 self._fork_server.wait()
             self._fork_server = None
 
-    def launch(self, record: Record, source_class: str) -> None:
+    def launch(self, record: Record, job: Job) -> None:
         """Give the record its id, write it, and start its capture process. Raises LaunchError."""
         record.id = new_id()
         record.created_at = timestamp()
@@ -116,7 +137,7 @@ class Launcher:
             hold(log_fd)  # the lock travels with the descriptor
             write_record(self._path(record.id, ".json"), record)
             os.rename(new_log, self._path(record.id, ".log"))
-            self._request(CaptureRequest(self._data_dir, record.id, source_class), log_fd)
+            self._request(_capture_request(self._data_dir, record.id, job), log_fd)
         except OSError as error:
             for suffix in (".log.new", ".log", ".json"):
                 with contextlib.suppress(OSError):
@@ -223,6 +244,12 @@ class Launcher:
         return os.path.join(self._data_dir, deployment_id + suffix)
 
 
+def _capture_request(data_dir: str, deployment_id: str, job: Job) -> CaptureRequest:
+    return CaptureRequest(
+        data_dir, deployment_id, job.source_class, dict(job.settings), list(job.secrets)
+    )
+
+
 class _Handle:
     """A process that can be signalled without the danger that its pid means another by now."""
 
@@ -273,7 +300,9 @@ class _Survivors:
         seeds.update(self._alive())
         for pid in processes.with_descendants(seeds):
             self._known.setdefault(pid, process_start(pid))
-        return [{"pid": pid, "command": processes.command_of(pid)} for pid in self._alive()]
+        # What secrets it had, died with its capture process: they may stand in any command line.
+        name_of = processes.program_of if self._record.has_secrets else processes.command_of
+        return [{"pid": pid, "command": name_of(pid)} for pid in self._alive()]
 
     def signal(self, number: signal.Signals) -> None:
         """To all that the last look has found."""

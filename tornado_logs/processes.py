@@ -9,7 +9,7 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 _PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -70,13 +70,26 @@ def with_variable(name: str, value: str) -> list[int]:
     return [pid for pid in _proc_pids() if entry in _proc_file(pid, "environ").split(b"\0")]
 
 
-def command_of(pid: int) -> str:
-    """The command line of a process, shortened; empty if it is gone."""
+def command_of(pid: int, mask: Callable[[str], str] = str) -> str:
+    """The command line of a process, masked and then shortened; empty if it is gone."""
     if _has_proc():
         line = _proc_file(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace")
     else:
         line = _ps("-o", "command=", "-p", str(pid))
-    return line.strip()[:_MAX_COMMAND_CHARS]
+    return mask(line.strip())[:_MAX_COMMAND_CHARS]
+
+
+def program_of(pid: int) -> str:
+    """The name of the program that a process runs, without what it was told; empty if unknown.
+
+    Of its file, not of its command line: a process can write there whatever it likes.
+    """
+    if not _has_proc():
+        return os.path.basename(_ps("-o", "comm=", "-p", str(pid)).strip())
+    try:
+        return os.path.basename(os.readlink(f"/proc/{pid}/exe"))
+    except OSError:  # gone meanwhile, or somebody else's
+        return ""
 
 
 def _all_processes() -> Iterator[Process]:

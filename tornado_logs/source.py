@@ -66,7 +66,8 @@ class Option:
 
     `type` is one of `str`, `int`, `float`, `bool`, `Command`, `Environment`, `Texts`. A default of
     None means "not set"; with `required`, there has to be a value. Units stand in the name
-    (`timeout_seconds`). With `request`, a request may give a value that beats the config's.
+    (`timeout_seconds`). With `request`, a request may give a value that beats the config's. With
+    `secret`, what it holds (of an `Environment` the values) is shown by no log, record or page.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Option:
     required: bool = False
     minimum: float | None = None
     maximum: float | None = None
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,10 @@ class LogSource(ABC):
     def discovered(cls, change: Mapping[str, Any]) -> dict[str, Any]:
         """The change to start with if `expand` gave it only later, while the server ran."""
         return dict(change)
+
+    @classmethod
+    def check_config(cls, configured: Mapping[str, Any]) -> None:
+        """Refuse, by SourceError and as the server starts, settings that can't work here."""
 
     @classmethod
     def check_request(cls, configured: Mapping[str, Any], requested: Mapping[str, Any]) -> None:

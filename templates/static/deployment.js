@@ -189,7 +189,7 @@ function showActions() {
   byId("stop").hidden = !record.can_stop;
   byId("stop").disabled = stopping;
   byId("stop").textContent = stopping ? "Stopping…" : "Stop";
-  byId("again").hidden = !record.request;
+  byId("again").hidden = !record.request || lacksSecrets();
 }
 
 function fact(name, value, title = "") {
@@ -209,6 +209,11 @@ function exitText() {
     return "";
   }
   return record.signal ? `${record.exit_status} (${record.signal})` : String(record.exit_status);
+}
+
+// What was asked for has *** in place of secrets: to a shell, that is a pattern for any file.
+function lacksSecrets() {
+  return record.has_secrets && JSON.stringify(record.request).includes("***");
 }
 
 function requestText(value) {

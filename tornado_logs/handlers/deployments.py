@@ -104,12 +104,12 @@ class DeploymentsHandler(StreamingHandler):
             if value is not None and not is_text(value):
                 raise UserError(400, f"{key} takes text, found {shorten(value)}")
         try:
-            record, class_name = self.services.sources.prepare(
+            record, job = self.services.sources.prepare(
                 source or self.services.sources.default_name(), given
             )
-            record.name = short_line(name or "") or record.name
+            record.name = short_line(job.mask(name or "")) or record.name
             record.requested_by = self.remote()
-            self.services.launcher.launch(record, class_name)
+            self.services.launcher.launch(record, job)
         except RequestError as error:
             raise UserError(400, str(error)) from error
         except LaunchError as error:
