@@ -127,6 +127,7 @@ _USERS = Option("users", Environment, {}, "The role of each user that a proxy na
 SECTION_SETTINGS: tuple[Option, ...] = (
     Option("type", str, None, "Which kind of source this is.", required=True),
     Option("autostart", bool, False, "Whether it is started as soon as the server runs."),
+    Option("start_role", str, "operator", "The least role that may start it by a request."),
 )
 """What each `[sources.NAME]` section takes beside the options of its type."""
 
@@ -136,6 +137,10 @@ DEFAULT_SOURCES: dict[str, dict[str, Any]] = {
     "tail": {"type": "file_tail", "below": "."},
 }
 """The sources of a server whose config file names none."""
+
+CLOSED = "nobody"
+START_ROLES = ("operator", "admin", CLOSED)
+"""Who may start something by a request, from this role on; CLOSED: no request may."""
 
 
 class ConfigError(Exception):
@@ -151,6 +156,16 @@ class SourceConfig:
     settings: Mapping[str, Any]
     autostart: bool = False
     where: str = "the defaults"
+    start_role: str = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class PresetConfig:
+    """One `[commands.NAME]` section. `section` is as given, checked later (`presets`)."""
+
+    name: str
+    section: Mapping[str, Any]
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +190,7 @@ class Config:
     session_days: int = 30
     sources: Mapping[str, SourceConfig] = field(default_factory=dict)
     users: Mapping[str, str] = field(default_factory=dict)
+    commands: Mapping[str, PresetConfig] = field(default_factory=dict)
 
 
 def read_config(
@@ -190,10 +206,12 @@ def read_config(
     document = _read_toml(where) if path or os.path.exists(where) else {}
     sections = document.pop("sources", {})
     users = check_value(_USERS, document.pop("users", {}), f"{where}: users")
+    commands = _preset_configs(document.pop("commands", {}), where)
     settings = check_settings(SETTINGS, document, where)
     settings.update(_from_environment(environ))
     settings.update(_from_flags(flags))
-    return Config(**settings, sources=_source_configs(sections, where), users=users)
+    sources = _source_configs(sections, where)
+    return Config(**settings, sources=sources, users=users, commands=commands)
 
 
 def _read_toml(path: str) -> dict[str, Any]:
@@ -240,7 +258,31 @@ def _source_config(name: str, given: Any, where: str) -> SourceConfig:
     own = {option.name for option in SECTION_SETTINGS}
     section = check_settings(SECTION_SETTINGS, {k: v for k, v in given.items() if k in own}, here)
     rest = {key: value for key, value in given.items() if key not in own}
-    return SourceConfig(name, section["type"], rest, section["autostart"], here)
+    role = check_start_role(section["start_role"], here)
+    return SourceConfig(name, section["type"], rest, section["autostart"], here, role)
+
+
+def _preset_configs(sections: Any, where: str) -> dict[str, PresetConfig]:
+    if not isinstance(sections, dict):
+        raise ConfigError(f"{where}: commands: expected sections [commands.NAME], found a value")
+    for name, given in sections.items():
+        if not isinstance(given, dict):
+            raise ConfigError(
+                f"{where}: commands.{name}: expected a section [commands.{name}], "
+                f"found {shorten(given)}"
+            )
+    return {
+        name: PresetConfig(name, given, f"{where}: commands.{name}")
+        for name, given in sections.items()
+    }
+
+
+def check_start_role(role: str, where: str) -> str:
+    """One of START_ROLES. Raises ConfigError."""
+    if role not in START_ROLES:
+        expected = ", ".join(START_ROLES)
+        raise ConfigError(f"{where}: start_role: expected one of {expected}, found {shorten(role)}")
+    return role
 
 
 def check_settings(
@@ -266,13 +308,13 @@ def check_settings(
     return settings
 
 
-def unknown_name(name: str, known: Iterable[str]) -> str:
+def unknown_name(name: str, known: Iterable[str], kind: str = "setting") -> str:
     """A clause that says that nothing is called `name`, with the nearest name or all names."""
     names = sorted(known)
     name = name[:_MAX_VALUE_CHARS]
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are: {', '.join(names) or 'none'}"
-    return f"unknown setting {name!r}; {hint}"
+    return f"unknown {kind} {name!r}; {hint}"
 
 
 def check_value(option: Option, value: Any, where: str) -> Any:
