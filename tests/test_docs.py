@@ -7,7 +7,7 @@ import doctest
 import re
 import shlex
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,8 @@ from conftest import Server
 import tornado_logs.sse
 from tornado_logs.app import make_app
 from tornado_logs.config import SETTINGS
+from tornado_logs.parameters import PARAMETER_TYPES
+from tornado_logs.presets import PRESET_OPTIONS
 from tornado_logs.registry import Registry
 from tornado_logs.source import Option
 
@@ -53,6 +55,14 @@ def test_the_readme_has_every_option_of_the_built_in_sources() -> None:
         for name in ("subprocess", "file_tail", "mock")
     )
     assert section("options") == expected
+
+
+def test_the_readme_has_every_setting_of_presets_and_parameters() -> None:
+    assert section("preset") == rows(PRESET_OPTIONS)
+    assert section("parameters") == "".join(
+        rows(parameter_type.options, f" `{name}` |")
+        for name, parameter_type in PARAMETER_TYPES.items()
+    )
 
 
 def test_the_readme_has_every_call() -> None:
@@ -124,11 +134,17 @@ CURLS = re.findall(r"`(curl [^`]*localhost:5000[^`]*)`", README) + re.findall(
 
 
 def test_the_readme_shows_curl() -> None:
-    assert len(CURLS) >= 9
+    assert len(CURLS) >= 10
+
+
+(PRESET_EXAMPLE,) = re.findall(r"```toml\n(\[commands\..*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("command", CURLS)
-def test_every_curl_of_the_readme_works(server: Server, command: str) -> None:
+def test_every_curl_of_the_readme_works(make_server: Callable[..., Server], command: str) -> None:
+    server = make_server(PRESET_EXAMPLE)
+    (server.folder / "deploy.sh").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    (server.folder / "deploy.sh").chmod(0o755)
     (server.folder / "Makefile").write_text("deploy:\n\t@echo deployed\n")
     (server.folder / "logs").mkdir()
     (server.folder / "logs" / "app.log").write_text("a line of the file\n")

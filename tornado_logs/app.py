@@ -37,6 +37,7 @@ from tornado_logs.handlers.base import SECURITY_HEADERS, BaseHandler, NotFoundHa
 from tornado_logs.handlers.deployments import DeploymentHandler, DeploymentsHandler, StopHandler
 from tornado_logs.handlers.logs import LinesHandler, LogHandler, RawLogHandler, SearchHandler
 from tornado_logs.handlers.pages import EventsHandler, IndexHandler
+from tornado_logs.handlers.presets import PresetsHandler
 from tornado_logs.launcher import Launcher, LaunchError
 from tornado_logs.live import Live
 from tornado_logs.registry import Registry
@@ -142,6 +143,7 @@ def make_app(services: Services) -> Application:
             (r"/logs/([^/]+)/lines", LinesHandler, given),
             (r"/logs/([^/]+)/raw", RawLogHandler, given),
             (r"/logs/([^/]+)/search", SearchHandler, given),
+            (r"/presets", PresetsHandler, given),
             (r"/login", SignInHandler, given),
             (r"/logout", SignOutHandler, given),
             (r"/share", SharedHandler, given),

@@ -4,7 +4,8 @@
     record, job = catalog.prepare("shell", {"command": "make deploy"})
 
 The record is complete but for its id, which `Launcher.launch` gives it. In place of secrets it has
-`***`; the job, which never reaches a disk, has the settings as they are.
+`***`; the job, which never reaches a disk, has the settings as they are. `prepare_preset` does the
+same for the config's presets.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from functools import partial
 from typing import Any
 
 from tornado_logs.config import (
+    CLOSED,
     SHORT_SECRET,
     Config,
     ConfigError,
     SourceConfig,
     check_settings,
     check_value,
+    shorten,
     type_name,
     unknown_name,
 )
 from tornado_logs.deployment import Record, short_line
 from tornado_logs.mask import MASK, MIN_SECRET_CHARS, Masker
+from tornado_logs.parameters import ParameterError, Value
+from tornado_logs.presets import Preset, read_preset
 from tornado_logs.registry import Registry, RegistryError
 from tornado_logs.source import Environment, LogSource, Option, SourceError
 
@@ -67,6 +72,7 @@ class Catalog:
                 raise ConfigError(f"{section.where}: type: {error}") from error
             self._classes[name] = source_class
             self._settings[name] = self._section_settings(section, source_class)
+        self._presets = {name: self._read_preset(name, config) for name in config.commands}
 
     def _section_settings(
         self, section: SourceConfig, source_class: type[LogSource]
@@ -99,17 +105,30 @@ class Catalog:
         """The classes of all sources, as "package.module:Class"."""
         return sorted({self._registry.class_name(s.type) for s in self._sections.values()})
 
+    def names(self) -> list[str]:
+        """The names of all sources, in the order of the config."""
+        return list(self._sections)
+
     def default_name(self) -> str:
-        """The source of a request that names none: the first that takes a command, or the first."""
-        for name in self._sections:
-            if any(option.name == "command" for option in self.request_options(name)):
-                return name
-        return next(iter(self._sections))
+        """The source of a request that names none: the first that takes a command, or the first.
+
+        One that is open comes before one that is closed.
+        """
+        taking = [name for name in self._sections if self._takes_command(name)]
+        names = taking or list(self._sections)
+        return next((name for name in names if self.start_role(name) != CLOSED), names[0])
 
     def demo_name(self) -> str | None:
-        """The source behind the demo button, if one is configured."""
+        """The source behind the demo button, if one is configured and open."""
         names = (name for name, s in self._sections.items() if s.type == _DEMO_TYPE)
-        return next(names, None)
+        return next((name for name in names if self.start_role(name) != CLOSED), None)
+
+    def start_role(self, name: str) -> str:
+        """The least role that may start this source by a request: one of START_ROLES."""
+        return self._sections[name].start_role
+
+    def _takes_command(self, name: str) -> bool:
+        return any(option.name == "command" for option in self.request_options(name))
 
     def request_options(self, name: str) -> list[Option]:
         """The options that a request may give to this source; none if there is no such source."""
@@ -122,6 +141,7 @@ class Catalog:
             {
                 "name": name,
                 "type": section.type,
+                "start_role": section.start_role,
                 "options": [
                     {
                         "name": option.name,
@@ -156,6 +176,10 @@ class Catalog:
         if name not in self._sections:
             known = ", ".join(self._sections)
             raise RequestError(f"there is no source {name!r}; this server has: {known}")
+        if self.start_role(name) == CLOSED:
+            raise RequestError(
+                f"source {name!r} is closed to free requests; {self._presets_hint()}"
+            )
         options = {option.name: option for option in self.request_options(name)}
         masker = Masker((*self._secrets.values(), *_secrets_in(options.values(), given)))
         try:
@@ -214,6 +238,54 @@ class Catalog:
             passed = {name: self._secrets[name] for name in section.pass_secrets}
             settings[option.name] = passed | (settings[option.name] or {})
         return settings
+
+    # --- Presets
+
+    def _read_preset(self, name: str, config: Config) -> Preset:
+        preset = config.commands[name]
+        source = preset.section.get("source")
+        if source is None:
+            takers = (known for known in self._sections if self._takes_command(known))
+            source = next(takers, next(iter(self._sections)))
+        if not isinstance(source, str) or source not in self._sections:
+            known = ", ".join(self._sections)
+            raise ConfigError(
+                f"{preset.where}: source: expected one of {known}, found {shorten(source)}"
+            )
+        return read_preset(preset, source, self._classes[source].options)
+
+    def presets(self) -> list[Preset]:
+        """Those that a request may start, in the order of the config."""
+        return [preset for preset in self._presets.values() if preset.start_role != CLOSED]
+
+    def preset(self, name: str) -> Preset:
+        """The preset of this name. Raises RequestError."""
+        preset = self._presets.get(name)
+        if preset is None:
+            raise RequestError(f"there is no preset {shorten(name)}; {self._presets_hint()}")
+        if preset.start_role == CLOSED:
+            raise RequestError(f"preset {name!r} is closed to requests; {self._presets_hint()}")
+        return preset
+
+    def prepare_preset(self, name: str, given: Mapping[str, Any]) -> tuple[Record, Job]:
+        """A record for a preset with these parameters, and its job. Raises RequestError."""
+        preset = self.preset(name)
+        try:
+            values: dict[str, Value] = preset.check(given)
+        except ParameterError as error:
+            raise RequestError(Masker(self._secrets.values()).text(str(error))) from None
+        change = preset.settings_for(values)
+        if "env" in change:
+            # Beside the source's variables, not instead of them.
+            change["env"] = {**(self._settings[preset.source]["env"] or {}), **change["env"]}
+        request = {"preset": name, "parameters": values}
+        record, job = self.make(preset.source, change, request)
+        record.name = short_line(job.mask(preset.title(values)))
+        return record, job
+
+    def _presets_hint(self) -> str:
+        names = ", ".join(preset.name for preset in self.presets())
+        return f"start one of its presets: {names}" if names else "there are no presets to start"
 
 
 def _title(source: LogSource, masker: Masker) -> str:

@@ -136,6 +136,7 @@ SECTION_SETTINGS: tuple[Option, ...] = (
     Option("type", str, None, "Which kind of source this is.", required=True),
     Option("autostart", bool, False, "Whether it is started as soon as the server runs."),
     Option("pass_secrets", Texts, [], "Which of [secrets] its commands get as variables."),
+    Option("start_role", str, "operator", "The least role that may start it by a request."),
 )
 """What each `[sources.NAME]` section takes beside the options of its type."""
 
@@ -145,6 +146,10 @@ DEFAULT_SOURCES: dict[str, dict[str, Any]] = {
     "tail": {"type": "file_tail", "below": "."},
 }
 """The sources of a server whose config file names none."""
+
+CLOSED = "nobody"
+START_ROLES = ("operator", "admin", CLOSED)
+"""Who may start something by a request, from this role on; CLOSED: no request may."""
 
 
 class ConfigError(Exception):
@@ -161,6 +166,16 @@ class SourceConfig:
     autostart: bool = False
     where: str = "the defaults"
     pass_secrets: Sequence[str] = ()
+    start_role: str = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class PresetConfig:
+    """One `[commands.NAME]` section. `section` is as given, checked later (`presets`)."""
+
+    name: str
+    section: Mapping[str, Any]
+    where: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +206,7 @@ class Config:
     users: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     secret_variables: frozenset[str] = frozenset()
+    commands: Mapping[str, PresetConfig] = field(default_factory=dict)
 
 
 def read_config(
@@ -209,6 +225,7 @@ def read_config(
     with _masked_errors(secrets.values()):
         sections = document.pop("sources", {})
         users = check_value(_USERS, document.pop("users", {}), f"{where}: users")
+        commands = _preset_configs(document.pop("commands", {}), where)
         settings = check_settings(SETTINGS, document, where)
         settings.update(_from_environment(environ))
         settings.update(_from_flags(flags))
@@ -218,6 +235,7 @@ def read_config(
             users=users,
             secrets=secrets,
             secret_variables=frozenset(_variables_of(declared)),
+            commands=commands,
         )
 
 
@@ -330,9 +348,32 @@ def _source_config(name: str, given: Any, where: str) -> SourceConfig:
     own = {option.name for option in SECTION_SETTINGS}
     section = check_settings(SECTION_SETTINGS, {k: v for k, v in given.items() if k in own}, here)
     rest = {key: value for key, value in given.items() if key not in own}
-    return SourceConfig(
-        name, section["type"], rest, section["autostart"], here, section["pass_secrets"]
-    )
+    role = check_start_role(section["start_role"], here)
+    passed = section["pass_secrets"]
+    return SourceConfig(name, section["type"], rest, section["autostart"], here, passed, role)
+
+
+def _preset_configs(sections: Any, where: str) -> dict[str, PresetConfig]:
+    if not isinstance(sections, dict):
+        raise ConfigError(f"{where}: commands: expected sections [commands.NAME], found a value")
+    for name, given in sections.items():
+        if not isinstance(given, dict):
+            raise ConfigError(
+                f"{where}: commands.{name}: expected a section [commands.{name}], "
+                f"found {shorten(given)}"
+            )
+    return {
+        name: PresetConfig(name, given, f"{where}: commands.{name}")
+        for name, given in sections.items()
+    }
+
+
+def check_start_role(role: str, where: str) -> str:
+    """One of START_ROLES. Raises ConfigError."""
+    if role not in START_ROLES:
+        expected = ", ".join(START_ROLES)
+        raise ConfigError(f"{where}: start_role: expected one of {expected}, found {shorten(role)}")
+    return role
 
 
 def check_settings(

@@ -15,7 +15,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from tornado_logs import __version__
 from tornado_logs.access import Client, User
-from tornado_logs.config import shorten
+from tornado_logs.config import CLOSED, shorten
 from tornado_logs.deployment import Record
 from tornado_logs.tokens import Role
 
@@ -173,6 +173,11 @@ class BaseHandler(RequestHandler):
     def may_start(self) -> bool:
         """Whether the user may start and stop deployments."""
         return self.user is not None and self.user.role.covers(Role.OPERATOR)
+
+    def may_start_what_takes(self, start_role: str) -> bool:
+        """Whether the user may start a source or a preset with this `start_role`."""
+        is_open = start_role != CLOSED and self.may_start()
+        return is_open and self.known_user().role.covers(Role(start_role))
 
     def check_forgery(self) -> None:
         """Refuse a form that isn't of a page of ours (XSRF). Raises UserError (403).

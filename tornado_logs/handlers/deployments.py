@@ -9,8 +9,8 @@ from tornado.httputil import HTTPInputError, parse_body_arguments
 from tornado.web import stream_request_body
 
 from tornado_logs import __version__
-from tornado_logs.catalog import RequestError
-from tornado_logs.config import ConfigError, is_text, parse_text, shorten, unknown_name
+from tornado_logs.catalog import Job, RequestError
+from tornado_logs.config import CLOSED, ConfigError, is_text, parse_text, shorten, unknown_name
 from tornado_logs.deployment import Record, short_line
 from tornado_logs.handlers.base import EVENTS, HTML, JSON, TEXT, BaseHandler, UserError
 from tornado_logs.handlers.pages import list_filter, page_json, summaries
@@ -100,13 +100,15 @@ class DeploymentsHandler(StreamingHandler):
 
     def _start(self, given: dict[str, Any]) -> Record:
         source, name = given.pop("source", None), given.pop("name", None)
-        for key, value in (("source", source), ("name", name)):
+        preset = given.pop("preset", None)
+        for key, value in (("source", source), ("name", name), ("preset", preset)):
             if value is not None and not is_text(value):
                 raise UserError(400, f"{key} takes text, found {shorten(value)}")
         try:
-            record, job = self.services.sources.prepare(
-                source or self.services.sources.default_name(), given
-            )
+            if preset is not None:
+                record, job = self._prepare_preset(preset, source, given)
+            else:
+                record, job = self._prepare(source, given)
             record.name = short_line(job.mask(name or "")) or record.name
             record.requested_by = self.remote()
             self.services.launcher.launch(record, job)
@@ -117,6 +119,39 @@ class DeploymentsHandler(StreamingHandler):
         self.services.deployments.add(record)
         self.audit("start", deployment=record.id, source=record.source, request=record.request)
         return record
+
+    def _prepare(self, source: str | None, given: dict[str, Any]) -> tuple[Record, Job]:
+        sources = self.services.sources
+        name = source or sources.default_name()
+        if name in sources.names():
+            self._check_role(f"source {name!r}", sources.start_role(name))
+        return sources.prepare(name, given)
+
+    def _prepare_preset(
+        self, preset: str, source: str | None, given: dict[str, Any]
+    ) -> tuple[Record, Job]:
+        parameters = given.pop("parameters", None)
+        if parameters is not None and not isinstance(parameters, dict):
+            raise UserError(400, f"parameters takes an object, found {shorten(parameters)}")
+        # A source or one of its options beside it would be a way around what the preset says.
+        if extra := [*given, *(["source"] if source else [])]:
+            raise UserError(
+                400,
+                f"a preset is started with its parameters and a name alone, not with "
+                f"{shorten(extra[0])}; give its parameters as an object: {_PRESET_EXAMPLE}",
+            )
+        sources = self.services.sources
+        self._check_role(f"preset {preset!r}", sources.preset(preset).start_role)
+        return sources.prepare_preset(preset, parameters or {})
+
+    def _check_role(self, what: str, start_role: str) -> None:
+        if start_role != CLOSED and not self.may_start_what_takes(start_role):
+            user = self.known_user()
+            raise UserError(
+                403,
+                f"to start {what} takes the role {start_role}; yours is {user.role} "
+                f"({user.name or user.via})",
+            )
 
     def _fields(self) -> dict[str, Any]:
         """What the body says: JSON, or a form whose texts become the options' types."""
@@ -154,6 +189,9 @@ class DeploymentsHandler(StreamingHandler):
         # Tornado looks for it there, where it has parsed the body itself.
         self.request.arguments["_xsrf"] = [texts.pop("_xsrf", "").encode()]
         self.check_forgery()
+        if texts.get("preset"):
+            return self._preset_form(texts)
+        texts.pop("preset", None)
         source = texts.get("source") or self.services.sources.default_name()
         options = {option.name: option for option in self.services.sources.request_options(source)}
         for name in texts.keys() - options.keys() - {"source", "name"}:
@@ -167,6 +205,17 @@ class DeploymentsHandler(StreamingHandler):
             }
         except ConfigError as error:
             raise UserError(400, str(error)) from error
+
+    def _preset_form(self, texts: dict[str, str]) -> dict[str, Any]:
+        """Every field but these is a parameter."""
+        fields = {key: texts.pop(key, "") for key in ("preset", "name", "source")}
+        given: dict[str, Any] = {key: text for key, text in fields.items() if text}
+        try:
+            preset = self.services.sources.preset(given["preset"])
+        except RequestError as error:
+            raise UserError(400, str(error)) from error
+        given["parameters"] = preset.parse_form(texts)
+        return given
 
 
 class DeploymentHandler(BaseHandler):
@@ -205,5 +254,6 @@ class StopHandler(BaseHandler):
 
 
 _EXAMPLE = '{"command": "make deploy"}'
+_PRESET_EXAMPLE = '{"preset": "deploy", "parameters": {"environment": "prod"}}'
 # Without this, `curl -d 'command=make && make deploy'` would silently run `make` alone.
 _FORM_HINT = "in a form & separates fields: curl's --data-urlencode sends a command as it stands"
