@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -796,6 +797,44 @@ def test_roles_are_told_for_whoever_enforces_them(tmp_path: Path) -> None:
     assert (ours.start_role("a"), ours.start_role("b")) == ("admin", "operator")
     assert ours.preset("deploy").start_role == "admin"
     assert [source["start_role"] for source in ours.describe()] == ["admin", "operator"]
+
+
+def test_who_may_start_what_follows_from_the_role(make_server: Callable[..., Server]) -> None:
+    server = make_server(
+        '[sources.shell]\ntype = "subprocess"\nstart_role = "admin"\n'
+        '[sources.open]\ntype = "subprocess"\n'
+        '[commands.deploy]\ncommand = ["true"]\n'
+        '[commands.wipe]\ncommand = ["true"]\nstart_role = "admin"\n'
+    )
+    clients = {role: {"Authorization": f"Bearer {token(server, role)}"} for role in ROLES}
+    for body, roles in (
+        ({"source": "shell", "command": "true"}, {"admin"}),
+        ({"command": "true"}, {"admin"}),
+        ({"source": "open", "command": "true"}, {"admin", "operator"}),
+        ({"preset": "deploy"}, {"admin", "operator"}),
+        ({"preset": "wipe"}, {"admin"}),
+    ):
+        for role, headers in clients.items():
+            answer = server.http.post("/deployments", json=body, headers=headers)
+            assert answer.status_code == (201 if role in roles else 403), (body, role)
+            if role == "operator" and role not in roles:
+                assert "takes the role admin; yours is operator" in answer.json()["error"]
+    html = {"Accept": "text/html"}
+    pages = {role: server.http.get("/", headers=h | html).text for role, h in clients.items()}
+    offered = {role: re.findall(r'data-preset="(\w+)"', page) for role, page in pages.items()}
+    assert offered == {"viewer": [], "operator": ["deploy"], "admin": ["deploy", "wipe"]}
+    options = {role: '<option value="shell" selected' in page for role, page in pages.items()}
+    assert options == {"viewer": False, "operator": False, "admin": True}
+
+
+ROLES = ("viewer", "operator", "admin")
+
+
+def token(server: Server, role: str) -> str:
+    """A new token for this server."""
+    command = [sys.executable, "-m", "tornado_logs.cli", "token", "create", role, "--role", role]
+    made = subprocess.run(command, cwd=server.folder, capture_output=True, text=True, check=True)
+    return made.stdout.split()[-1]
 
 
 JSON_VALUES = st.recursive(

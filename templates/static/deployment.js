@@ -223,6 +223,12 @@ function requestText(value) {
   return String(value);
 }
 
+/** What was asked for; of a preset its parameters, each for itself. */
+function shownRequest() {
+  const { preset, parameters, ...rest } = record.request ?? {};
+  return preset === undefined ? (record.request ?? {}) : { preset, ...parameters, ...rest };
+}
+
 function whoText(who) {
   return who?.user || who?.address;
 }
@@ -234,7 +240,7 @@ function showFacts() {
   facts.push(["By", whoText(record.requested_by)]);
   facts.push(["Stopped by", whoText(record.stopped_by)]);
   facts.push(["Source", record.source]);
-  for (const [name, value] of Object.entries(record.request ?? {})) {
+  for (const [name, value] of Object.entries(shownRequest())) {
     const shown = commandText({ command: value }) === commandText(record.request);
     if (!shown && value !== null && value !== "") {
       facts.push([name.replaceAll("_", " "), requestText(value)]);
@@ -322,7 +328,9 @@ async function runAgain() {
   trouble = "";
   try {
     const { source, name, request } = record;
-    const started = await postJson("/deployments", { ...request, source, name });
+    // A preset knows its source.
+    const asked = request.preset === undefined ? { ...request, source, name } : { ...request, name };
+    const started = await postJson("/deployments", asked);
     location.assign(`/deployments/${encodeURIComponent(started.id)}`);
   } catch (error) {
     trouble = error.message;

@@ -7,6 +7,7 @@ import { ConnectionLight } from "./connection_light.js";
 import { DeploymentList } from "./deployment_list.js";
 import { EventStream } from "./event_stream.js";
 import { ListFilter } from "./list_filter.js";
+import { presetForms } from "./preset_form.js";
 import { RunForm } from "./run_form.js";
 import { isFinal } from "./states.js";
 
@@ -29,6 +30,7 @@ const LIGHT_TEXTS = {
 const byId = (id) => document.getElementById(id);
 
 const data = pageData();
+const presets = presetForms();
 const list = new DeploymentList(byId("deployments"), serverNow);
 const light = new ConnectionLight(byId("light"));
 const empty = byId("empty");
@@ -203,10 +205,20 @@ function onKey(event) {
   }
 }
 
+/** What to send for a command or, where none may be sent, for the first preset. */
+function curlFields() {
+  const takesCommand = data.sources.some(({ options }) => options.some(({ name }) => name === "command"));
+  if (takesCommand || presets.length === 0) {
+    return "-d 'command=make deploy'";
+  }
+  const [{ name, required }] = presets;
+  return [`preset=${name}`, ...required.map((needed) => `${needed}=…`)].map((field) => `-d ${field}`).join(" ");
+}
+
 function fillCurl() {
   const address = `${location.origin}/deployments`;
   const token = data.is_open ? "" : '-H "Authorization: Bearer $TOKEN" ';
-  const command = `curl -N ${token}-H 'Accept: text/plain' -d 'command=make deploy' ${address}`;
+  const command = `curl -N ${token}-H 'Accept: text/plain' ${curlFields()} ${address}`;
   byId("curl").textContent = command;
   byId("copy-curl").addEventListener("click", async () => {
     const button = byId("copy-curl");
@@ -234,14 +246,14 @@ const stream = new EventStream({
 
 list.replace(data.deployments);
 showEmptiness();
-if (data.may_start) {
+if (byId("curl")) {
   fillCurl();
 }
 more.addEventListener("click", showMore);
 byId("clear-no-match").addEventListener("click", () => filter.clear());
 addEventListener("keydown", onKey);
-if (data.may_start) {
-  new RunForm(byId("run"), data.sources).start();
+if (byId("run")) {
+  new RunForm(byId("run"), data.sources, presets).start();
 }
 filter.start();
 setInterval(() => !document.hidden && list.tick(), TICK_MS);

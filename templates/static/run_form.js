@@ -26,30 +26,49 @@ function asValue(option, text) {
   return isNumber && Number.isFinite(Number(text)) ? Number(text) : text;
 }
 
+function groupOf(label, options) {
+  const group = document.createElement("optgroup");
+  group.label = label;
+  group.append(...options);
+  return group;
+}
+
+function presetOption({ name }) {
+  const option = new Option(name, name);
+  option.dataset.preset = name;
+  return option;
+}
+
 /**
  * Makes `form` ask for what the chosen one of `sources` needs, and go to the page of what it
- * started. Without this it is a plain form that asks for a command.
+ * started. Without this it is a plain form that asks for a command. The `presets` are chosen
+ * beside the sources, and have forms of their own.
  */
 export class RunForm {
   #form;
   #sources;
+  #presets;
   #select;
   #label;
   #input;
   #button;
   #error;
+  #about;
 
-  constructor(form, sources) {
+  constructor(form, sources, presets) {
     this.#form = form;
+    this.#presets = presets;
     this.#sources = new Map(sources.map((source) => [source.name, source]));
     this.#select = form.elements.namedItem("source");
     this.#input = form.querySelector(".run-input");
     this.#label = form.querySelector(".run-label");
     this.#button = form.querySelector("button[type=submit]");
     this.#error = form.querySelector(".run-error");
+    this.#about = form.querySelector(".run-about");
   }
 
   start() {
+    this.#offerPresets();
     this.#select.addEventListener("change", () => this.#sourceChanged());
     this.#input.addEventListener("input", () => this.#showError(""));
     this.#form.addEventListener("submit", (event) => {
@@ -69,7 +88,33 @@ export class RunForm {
     return source ? mainOption(source) : null;
   }
 
+  #offerPresets() {
+    const options = this.#presets.map(presetOption);
+    if (options.length > 0 && this.#sources.size > 0) {
+      const sources = groupOf("Sources", [...this.#select.options]);
+      this.#select.append(sources, groupOf("Presets", options));
+    } else {
+      this.#select.append(...options);
+    }
+  }
+
+  #showPreset() {
+    const name = this.#select.selectedOptions[0]?.dataset.preset;
+    const chosen = this.#presets.find((preset) => preset.name === name);
+    this.#presets.forEach((preset) => preset.show(preset === chosen));
+    this.#form.classList.toggle("asks-preset", chosen !== undefined);
+    this.#about.textContent = chosen?.help ?? "";
+    // One that has nothing to fill in is run from here: its own button would stand there alone.
+    this.#form.classList.toggle("is-whole", chosen?.isBare ?? true);
+    if (chosen?.isBare) {
+      this.#button.setAttribute("form", chosen.id);
+    } else {
+      this.#button.removeAttribute("form");
+    }
+  }
+
   #sourceChanged() {
+    this.#showPreset();
     const option = this.#option;
     this.#showError("");
     this.#input.disabled = !option;

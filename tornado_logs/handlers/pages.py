@@ -16,6 +16,7 @@ from tornado_logs import __version__, sse
 from tornado_logs.config import shorten
 from tornado_logs.deployment import Record, State, timestamp
 from tornado_logs.handlers.base import BaseHandler, UserError
+from tornado_logs.handlers.presets import described_presets
 from tornado_logs.store import BARE_SOURCE, Filter
 
 if TYPE_CHECKING:
@@ -81,10 +82,20 @@ class IndexHandler(BaseHandler):
         wanted = list_filter(self)
         found, following = await deployments.page(_FIRST_PAGE, None, wanted, _FIRST_PAGE_SECONDS)
         described = sources.describe()
+        offered = [
+            source for source in described if self.may_start_what_takes(source["start_role"])
+        ]
+        offered_names = [source["name"] for source in offered]
+        default, demo = sources.default_name(), sources.demo_name()
+        presets = [
+            preset
+            for preset in await described_presets(self.services)
+            if self.may_start_what_takes(preset["start_role"])
+        ]
         data = {
-            "sources": described,
-            "default_source": sources.default_name(),
-            "demo_source": sources.demo_name(),
+            "sources": offered,
+            "default_source": default if default in offered_names else None,
+            "demo_source": demo if demo in offered_names else None,
             "deployments": await summaries(self.services, found),
             "next": following,
             "may_start": self.may_start(),
@@ -103,6 +114,7 @@ class IndexHandler(BaseHandler):
             page_data=page_json(data),
             asked=asked,
             choices=choices,
+            presets=presets,
         )
 
 
