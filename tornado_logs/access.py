@@ -120,9 +120,14 @@ class Access:
         except TokenError:  # said to whoever makes a request
             return set()
 
-    def user_of(self, request: HTTPServerRequest, client: Client) -> User | None:
-        """Who makes this request; None if that isn't known. The first word that is given counts."""
-        if self.is_open:
+    def user_of(
+        self, request: HTTPServerRequest, client: Client, *, with_cookies: bool = True
+    ) -> User | None:
+        """Who makes this request; None if that isn't known. The first word that is given counts.
+
+        Raises TokenError.
+        """
+        if self.is_open and (not client.proxy or is_loopback(client.address)):
             return User("", Role.ADMIN, "local")
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() == "bearer":  # any other was for a proxy before us
@@ -130,6 +135,8 @@ class Access:
         name = request.headers.get(self._config.user_header or "", "").strip()
         if client.proxy and name:
             return self._by_proxy(name)
+        if not with_cookies:
+            return None
         cookies = {name: morsel.value for name, morsel in request.cookies.items()}
         return self._by_session(cookies) or self._by_share_cookie(cookies)
 
@@ -137,13 +144,17 @@ class Access:
         if text.startswith(SHARE_PREFIX):
             return self.user_of_share(text)
         token = self.tokens.find(text)
-        return _user(token, "token") if token else None
+        return self._user(token, "token") if token else None
 
     def _by_proxy(self, name: str) -> User | None:
         # Two of that header arrive joined by a comma: then one of them isn't the proxy's.
         if len(name) > _MAX_USER_CHARS or "," in name or not name.isprintable():
             return None
         return User(name, self._roles.get(name, self._default_role), "proxy")
+
+    def _user(self, token: Token, via: str) -> User:
+        self._valid.add((token.id, token.role))  # so that its end is seen, however soon it comes
+        return User(token.name, token.role, via, token_id=token.id, until=token.expires_at)
 
     # --- sessions: a cookie says which token it was given for
 
@@ -155,15 +166,15 @@ class Access:
     def sign_in(self, text: str) -> tuple[User, str] | None:
         """The user of this token, and the value of the session's cookie."""
         token = self.tokens.find(text)
-        return (
-            (_user(token, "session"), self._sign(self.session_cookie, token.id)) if token else None
-        )
+        if token is None:
+            return None
+        return self._user(token, "session"), self._sign(self.session_cookie, token.id)
 
     def _by_session(self, cookies: Mapping[str, str]) -> User | None:
         value = cookies.get(self.session_cookie)
         token_id = value and self._signed(self.session_cookie, value, self._config.session_days)
         token = self.tokens.get(token_id) if token_id else None
-        return _user(token, "session") if token else None
+        return self._user(token, "session") if token else None
 
     # --- share links: one deployment, to be read, for a while
 
@@ -171,30 +182,33 @@ class Access:
         """What a share link to this deployment carries, and until when it holds."""
         until = time.time() + seconds
         given = {"id": deployment_id, "until": until, "by": user.name, "token": user.token_id}
-        signed = self._sign("share", json.dumps(given))
-        return SHARE_PREFIX + base64.urlsafe_b64encode(signed.encode()).decode().rstrip("="), until
+        return _share_text(self._sign("share", json.dumps(given))), until
 
     def user_of_share(self, text: str) -> User | None:
         """Who comes by this share link, if it is whole, holds, and who made it still may."""
         try:
             encoded = text.removeprefix(SHARE_PREFIX)
-            signed = base64.b64decode(encoded + "=" * (-len(encoded) % 4), "-_", validate=True)
-            value = self._signed("share", signed.decode(), days=36500)
+            signed = base64.b64decode(
+                encoded + "=" * (-len(encoded) % 4), "-_", validate=True
+            ).decode()
+            is_whole = text == _share_text(signed)  # base64 has some bits that say nothing
+            value = self._signed("share", signed, days=36500) if is_whole else None
             given = json.loads(value) if value else None
         except (ValueError, binascii.Error):
             return None
         if given is None or time.time() >= given["until"]:
             return None
-        if (
-            given["token"] and self.tokens.get(given["token"]) is None
-        ):  # a link ends with its maker's
-            return None
+        if given["token"]:
+            token = self.tokens.get(given["token"])
+            if token is None:  # a link ends with its maker's
+                return None
+            self._valid.add((token.id, token.role))
         name = f"share of {given['by']}" if given["by"] else "share"
         return User(name, Role.VIEWER, "share", deployment_id=given["id"], until=given["until"])
 
-    def share_cookie(self, deployment_id: str) -> str:
-        """The name of the cookie that a share link becomes."""
-        return f"{self.session_cookie}_{hashlib.sha256(deployment_id.encode()).hexdigest()[:16]}"
+    def share_cookie(self, path: str) -> str:
+        """The name of the cookie that a share link becomes for what is below `path`."""
+        return f"{self.session_cookie}_{hashlib.sha256(path.encode()).hexdigest()[:16]}"
 
     def _by_share_cookie(self, cookies: Mapping[str, str]) -> User | None:
         prefix = f"{self.session_cookie}_"
@@ -219,10 +233,7 @@ class Access:
         """The key that all workers sign with; made when it is first needed."""
         if self._signing_key is None:
             path = os.path.join(self._folder, "signing_key")
-            with contextlib.suppress(FileNotFoundError), open(path) as file:
-                self._signing_key = file.read().strip()
-            if not self._signing_key:
-                self._signing_key = _make_key(path)
+            self._signing_key = _read_key(path) if os.path.lexists(path) else _make_key(path)
         return self._signing_key
 
     # --- where it comes from
@@ -233,11 +244,12 @@ class Access:
         if not self._is_proxy(peer):
             return Client(peer, request.protocol)
         chain = [part.strip() for part in request.headers.get("X-Forwarded-For", "").split(",")]
-        # Each proxy adds whom it was asked by: the last that isn't one of ours is the client.
-        others = [part for part in chain if is_address(part) and not self._is_proxy(part)]
+        # Each proxy adds whom it was asked by: the last that isn't one of ours is the client. What
+        # stands before it may be anybody's invention.
+        other = next((part for part in reversed(chain) if not self._is_proxy(part)), "")
         protocol = request.headers.get("X-Forwarded-Proto", "").strip().lower()
         return Client(
-            others[-1] if others else peer,
+            other if is_address(other) else peer,
             protocol if protocol in ("http", "https") else request.protocol,
             peer,
         )
@@ -267,8 +279,8 @@ class Access:
         return is_address(name) or name in (self._config.host.lower(), socket.gethostname().lower())
 
 
-def _user(token: Token, via: str) -> User:
-    return User(token.name, token.role, via, token_id=token.id, until=token.expires_at)
+def _share_text(signed: str) -> str:
+    return SHARE_PREFIX + base64.urlsafe_b64encode(signed.encode()).decode().rstrip("=")
 
 
 def _role(text: Any, where: str) -> Role:
@@ -301,10 +313,21 @@ def _make_key(path: str) -> str:
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)  # whole, and never in the place of another
         os.unlink(temporary)
-        with open(path) as file:
-            return file.read().strip()
     except OSError as error:
         raise TokenError(f"cannot make a signing key in {path}: {error.strerror}") from error
+    return _read_key(path)
+
+
+def _read_key(path: str) -> str:
+    """Raises TokenError, also for what is too short: whoever guesses the key signs as we do."""
+    try:
+        with open(path, encoding="ascii") as file:
+            key = file.read().strip()
+    except (OSError, ValueError) as error:
+        raise TokenError(f"the signing key {path} can't be read ({error})") from error
+    if len(key) < 2 * _SECRET_BYTES:
+        raise TokenError(f"the signing key {path} isn't whole; remove it, and all sign in anew")
+    return key
 
 
 def is_loopback(host: str) -> bool:

@@ -29,7 +29,8 @@ from tornado_logs.deployment import ID_ALPHABET, write_atomically
 
 PREFIX = "tl"
 _ID_CHARS = 8
-_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
+_MAX_NAME_CHARS = 64
+_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _NOBODY_S_HASH = "0" * 64
 
 
@@ -73,11 +74,23 @@ class TokenFile:
         self.path = path
         self._read_at: tuple[int, int, int] | None = None
         self._tokens: dict[str, Token] = {}
+        self._has_existed = False
 
     @property
     def exists(self) -> bool:
-        """Whether a token was ever made: from then on the server is closed, also without any."""
-        return os.path.exists(self.path)
+        """Whether a token was ever made: from then on the server is closed, also without any.
+
+        It stays so as long as it runs, whatever becomes of the file, or if nobody can tell.
+        """
+        if not self._has_existed:
+            try:
+                os.lstat(self.path)
+            except FileNotFoundError:
+                return False
+            except OSError:
+                return True
+            self._has_existed = True
+        return True
 
     def all(self) -> list[Token]:
         """All tokens, expired ones too, oldest first. Raises TokenError."""
@@ -100,9 +113,10 @@ class TokenFile:
         self, name: str, role: Role, expires_seconds: float | None = None
     ) -> tuple[Token, str]:
         """A new token, and the text that it is, which nobody can find out again."""
-        if not _NAME.fullmatch(name) or name != name.strip():
+        if not (0 < len(name) <= _MAX_NAME_CHARS and name.isprintable() and name == name.strip()):
             raise TokenError(
-                f"a name has 1 to 64 characters, no control characters; found {name!r}"
+                f"a name has 1 to {_MAX_NAME_CHARS} characters, no control characters, no spaces "
+                f"around it; found {name!r}"
             )
         now = time.time()
         with self._changing():
@@ -182,7 +196,12 @@ def _read(path: str) -> list[Token]:
 def _token(item: Any) -> Token:
     token = Token(**item)
     texts = (token.id, token.name, token.hash)
-    if not all(isinstance(text, str) for text in texts):
+    times = (token.created_at, 0.0 if token.expires_at is None else token.expires_at)
+    if not (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(moment, int | float) for moment in times)
+        and _HASH.fullmatch(token.hash)
+    ):
         raise ValueError("not a token")
     return replace(token, role=Role(token.role))
 

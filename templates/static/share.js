@@ -7,7 +7,9 @@
 import { postForm } from "./api.js";
 
 const text = document.getElementById("share-text");
-const token = decodeURIComponent(location.hash.slice(1));
+const token = location.hash.slice(1);
+
+window.addEventListener("hashchange", () => location.reload());
 
 try {
   const { path } = await postForm("/share", { token });

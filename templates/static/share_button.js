@@ -9,6 +9,7 @@ const SHOWN_MS = 4000;
 /** Makes `button` share the deployment at `path`; `onTrouble(sentence)` hears what went wrong. */
 export function shareBy(button, path, onTrouble) {
   const label = button.textContent;
+  button.hidden = false;
   button.addEventListener("click", async () => {
     button.disabled = true;
     onTrouble("");

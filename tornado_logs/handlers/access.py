@@ -8,7 +8,7 @@ from tornado.escape import json_decode
 
 from tornado_logs import __version__
 from tornado_logs.access import User
-from tornado_logs.handlers.base import HTML, JSON, BaseHandler, UserError
+from tornado_logs.handlers.base import HTML, JSON, BaseHandler, UserError, knowing_tokens
 from tornado_logs.tokens import Role
 
 _DEFAULT_SHARE_SECONDS = 7 * 86400
@@ -32,7 +32,8 @@ class SignInHandler(BaseHandler):
         """`token`, and `next`: where to go."""
         self.check_forgery()
         access = self.services.access
-        signed_in = access.sign_in(self.get_body_argument("token", "").strip())
+        with knowing_tokens():
+            signed_in = access.sign_in(self.get_body_argument("token", "").strip())
         if signed_in is None:
             self.audit("sign-in refused")
             if self.wants(JSON, HTML) == JSON:
@@ -107,25 +108,27 @@ class SharedHandler(BaseHandler):
 
     def get(self) -> None:
         """The page whose script sends the link's fragment."""
+        self.xsrf_token  # noqa: B018 - sets the cookie that its form is checked by
         self.render("share.html", version=__version__)
 
     def post(self) -> None:
         """`token`: the link's fragment. The answer says where to go."""
         self.check_forgery()
         text = self.get_body_argument("token", "").strip()
-        user = self.services.access.user_of_share(text)
+        with knowing_tokens():
+            user = self.services.access.user_of_share(text)
         if user is None:
             raise UserError(403, "this link has expired, or isn't whole; ask for another")
         self._set_cookies(user, text)
         self.write_json({"path": f"/deployments/{user.deployment_id}"})
 
     def _set_cookies(self, user: User, text: str) -> None:
-        name = self.services.access.share_cookie(user.deployment_id)
         seconds = int((user.until or 0) - time.time())
         # Sent with what is asked about this deployment and with nothing else.
         for folder in ("deployments", "logs"):
             path = f"/{folder}/{user.deployment_id}"
-            self.set_session_cookie(name, text, seconds, path)
+            # Each by a name of its own: an answer sets but one cookie of a name.
+            self.set_session_cookie(self.services.access.share_cookie(path), text, seconds, path)
 
 
 class AuditHandler(BaseHandler):

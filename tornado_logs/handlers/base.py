@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from tornado_logs import __version__
 from tornado_logs.access import Client, User
 from tornado_logs.config import CLOSED, shorten
 from tornado_logs.deployment import Record
-from tornado_logs.tokens import Role
+from tornado_logs.tokens import Role, TokenError
 
 if TYPE_CHECKING:
     from tornado_logs.app import Services
@@ -59,6 +60,18 @@ SECURITY_HEADERS = {
 """On every answer. No page has a script or style of its own: they come from files of ours alone."""
 
 
+@contextlib.contextmanager
+def knowing_tokens() -> Iterator[None]:
+    """Where the tokens can't be read, nobody is let in. Raises UserError (503)."""
+    try:
+        yield
+    except TokenError as error:
+        logger.error("nobody is let in: %s", error)
+        raise UserError(
+            503, "the server can't tell who may use it, so nobody may; its log says more"
+        ) from error
+
+
 class BaseHandler(RequestHandler):
     """Closed to other web pages and to whom it doesn't know; answers errors in the client's format.
 
@@ -96,24 +109,32 @@ class BaseHandler(RequestHandler):
                 f"adds to them); the request was for the host {self.request.host!r}",
             )
         is_allowed = self._allow_origin()
+        is_ours = self.request.headers.get("Origin") == self._origin
         if self.request.method not in ("GET", "HEAD", "OPTIONS") and not is_allowed:
             self._check_origin()
         if self.request.method == "OPTIONS" and is_allowed:
             self.set_status(204)
             self.finish()
             return
-        self.user = access.user_of(self.request, self.client)
+        with knowing_tokens():
+            self.user = access.user_of(
+                self.request, self.client, with_cookies=is_ours or not is_allowed
+            )
         if not self.is_public:
             self._check_user()
 
     def _check_origin(self) -> None:
         origin = self.request.headers.get("Origin")
         site = self.request.headers.get("Sec-Fetch-Site", "none")
-        ours = f"{self.client.protocol}://{self.request.host}"
-        if (origin is not None and origin != ours) or site not in ("same-origin", "none"):
+        if (origin is not None and origin != self._origin) or site not in ("same-origin", "none"):
             raise UserError(
-                403, f"a page of another site ({origin or site}) can't start or stop anything here"
+                403,
+                f"a page of another site ({origin or site!r}) can't start or stop anything here",
             )
+
+    @property
+    def _origin(self) -> str:
+        return f"{self.client.protocol}://{self.request.host}"
 
     def _allow_origin(self) -> bool:
         """Let pages of the configured sites read the answers: whether this is one of them."""
@@ -150,7 +171,6 @@ class BaseHandler(RequestHandler):
         if self._is_read and self.wants(JSON, HTML, EVENTS, TEXT) == HTML:
             self.redirect(f"/login?next={quote(self.request.uri or '/', safe='')}", status=303)
             return
-        self.set_header("WWW-Authenticate", 'Bearer realm="tornado-logs"')
         raise UserError(
             401,
             "this server is closed: send a token as the header Authorization: Bearer TOKEN, "
@@ -300,6 +320,9 @@ class BaseHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """An error, as a page for a browser and as JSON for everybody else."""
         error = kwargs.get("exc_info", (None, None, None))[1]
+        self._allow_origin()  # Tornado has dropped the headers that were set
+        if status_code == HTTPStatus.UNAUTHORIZED:
+            self.set_header("WWW-Authenticate", 'Bearer realm="tornado-logs"')
         sentence = error.sentence if isinstance(error, UserError) else _sentence(status_code)
         if self.wants(JSON, HTML) == HTML:
             self.render(
