@@ -128,6 +128,13 @@ def test_the_examples_in_docstrings_are_true() -> None:
     assert doctest.testmod(tornado_logs.sse).failed == 0
 
 
+def test_the_tests_that_the_threat_model_names_are_there() -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) > 20
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text()
+
+
 CURLS = re.findall(r"`(curl [^`]*localhost:5000[^`]*)`", README) + re.findall(
     r"^(curl .*localhost:5000.*)$", README, re.MULTILINE
 )

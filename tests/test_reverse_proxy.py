@@ -183,7 +183,8 @@ class Caddy(Proxy):
         site = fill(
             block("caddyfile"),
             {
-                "grace_period 5s": "grace_period 1s\n    admin off\n    auto_https disable_redirects",
+                "grace_period 5s": "grace_period 1s\n    admin off\n"
+                "    auto_https disable_redirects",
                 "logs.example.com {": f"{self.origin} {{\n    bind 127.0.0.1\n"
                 f"    tls {self.folder}/cert.pem {self.folder}/cert.key",
                 example: "\n".join(hashes),
