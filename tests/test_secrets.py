@@ -243,7 +243,7 @@ def test_a_secret_that_the_output_declares_leaves_the_record_too(server: Server)
     assert record["request"]["command"] == "echo '::add-mask::***'; echo it is ***; sleep 1000"
     os.kill(record["capture_pid"], signal.SIGKILL)
     server.wait_for_state(deployment, "lost")
-    # The audit file has what was asked for before anybody knew it for a secret, and for admins alone.
+    # The audit file has what was asked for before it was known for a secret, for admins alone.
     found = (item for item in shown(server, deployment) if not item[0].endswith("audit.jsonl"))
     assert_nowhere(found, ASKED)
 
