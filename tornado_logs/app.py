@@ -161,9 +161,9 @@ def make_app(services: Services) -> Application:
 class PageFileHandler(StaticFileHandler):
     """CSS and modules: asked for again each time (a 304 is cheap), so that an upgrade shows."""
 
-    def set_extra_headers(self, path: str) -> None:
-        """Beside those of Tornado."""
-        self.set_header("Cache-Control", "no-cache")
+    def set_default_headers(self) -> None:
+        """Those of every answer, errors too."""
         for name, value in SECURITY_HEADERS.items():
             self.set_header(name, value)
+        self.set_header("Cache-Control", "no-cache")
         self.clear_header("Server")

@@ -40,6 +40,8 @@ EXIT_USAGE = 100
 EXIT_SYSTEM = 111
 _MOST_DESCRIPTORS = 65536
 _MAX_TOKEN_DAYS = 36500
+# What a stranger may send. A request to start something has a limit of its own.
+_MAX_FORM_BYTES = 65536
 
 
 class SystemRefusalError(Exception):
@@ -130,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         services.access.check_host()
     except (ConfigError, RegistryError, TokenError) as error:
         print(f"tornado-logs: {error}", file=sys.stderr)
-        return EXIT_USAGE
+        is_refused = isinstance(error, TokenError) and isinstance(error.__cause__, OSError)
+        return EXIT_SYSTEM if is_refused else EXIT_USAGE
     try:
         return _serve(config, services)
     except SystemRefusalError as error:
@@ -193,6 +196,7 @@ async def _serve_requests(
     server = HTTPServer(
         make_app(services),
         max_header_size=65536,
+        max_body_size=_MAX_FORM_BYTES,
     )
     server.add_sockets(sockets)
     on_ready()

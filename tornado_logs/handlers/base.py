@@ -96,6 +96,8 @@ class BaseHandler(RequestHandler):
         """On every answer, errors too."""
         for name, value in SECURITY_HEADERS.items():
             self.set_header(name, value)
+        # A shared cache must not keep what one user may see; a browser asks again each time.
+        self.set_header("Cache-Control", "private, no-cache")
         self.clear_header("Server")
 
     def prepare(self) -> None:

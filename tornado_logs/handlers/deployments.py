@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPInputError, parse_body_arguments
 from tornado.web import stream_request_body
 
@@ -19,6 +20,7 @@ from tornado_logs.launcher import LaunchError
 
 _MAX_PAGE = 1000
 _MAX_MS = 60_000
+_MAX_READ_BYTES = 100 * 1024 * 1024
 
 
 @stream_request_body
@@ -31,6 +33,10 @@ class DeploymentsHandler(StreamingHandler):
 
     def prepare(self) -> None:
         """Refuse what has no body at once, and keep the refusal of what has one."""
+        # Not the server's limit, beyond which there is no answer: this is read to its end.
+        connection = self.request.connection
+        if isinstance(connection, HTTP1Connection):
+            connection.set_max_body_size(_MAX_READ_BYTES)
         self._body = bytearray()
         self._refusal: UserError | None = None
         try:
