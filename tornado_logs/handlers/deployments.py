@@ -32,7 +32,7 @@ class DeploymentsHandler(StreamingHandler):
     """
 
     def prepare(self) -> None:
-        """Refuse what has no body at once, and keep the refusal of what has one."""
+        """Keep a refusal until the body was read."""
         # Not the server's limit, beyond which there is no answer: this is read to its end.
         connection = self.request.connection
         if isinstance(connection, HTTP1Connection):
@@ -42,7 +42,9 @@ class DeploymentsHandler(StreamingHandler):
         try:
             super().prepare()
         except UserError as refusal:
-            if self.request.method != "POST":
+            # Raised from here it would end the connection, of a GET too, with no word of that to
+            # the client, whose next request would be lost.
+            if self.request.method not in ("GET", "POST"):
                 raise
             self._refusal = refusal
 
@@ -62,6 +64,8 @@ class DeploymentsHandler(StreamingHandler):
         `last_line=1` adds the last line of each log. `id=<id>`, any number of times, asks for
         these alone. `max_ms` bounds how long is looked: `next` then goes on where that ended.
         """
+        if self._refusal is not None:
+            raise self._refusal
         deployments = self.services.deployments
         limit = self.number("limit", 50, least=1, most=_MAX_PAGE)
         max_ms = self.number("max_ms", 0, least=0, most=_MAX_MS)
