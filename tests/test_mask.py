@@ -100,6 +100,14 @@ def test_a_secret_in_two_reads_is_never_shown_in_part() -> None:
     assert masker.feed(b"ss\n") == b"***\n"
 
 
+@pytest.mark.parametrize("distance", [0, 1, 4000, 5000, 300_000])
+def test_a_secret_is_found_anywhere_in_a_piece_of_any_size(distance: int) -> None:
+    data = b"\0" * distance + SECRET.encode() + b"\0" * 5000
+    assert masked([SECRET], data) == b"\0" * distance + b"***" + b"\0" * 5000
+    declared = b"\n" * distance + b"::add-mask::hunter22\n" + b"\0" * 5000 + b"hunter22"
+    assert masked([], declared).count(b"***") == 2
+
+
 def test_what_only_began_like_a_secret_comes_with_what_follows() -> None:
     masker = Masker([SECRET])
     assert masker.feed(b"the hunter") == b"the "

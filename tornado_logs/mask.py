@@ -16,6 +16,7 @@ the beginning of a line, where %25, %0D and %0A stand for a percent sign, CR and
 from __future__ import annotations
 
 import copy
+import ctypes
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -34,6 +35,7 @@ _MIN_LINE_CHARS = 8
 _MARKER = b"::add-mask::"
 _BEGUN_MARKERS = tuple(_MARKER[:count] for count in range(len(_MARKER) - 1, 0, -1))
 _HEAD_BYTES = 256
+_MEMMEM_BYTES = 4096
 _LINE_END = re.compile(rb"[\r\n]")
 _NOTHING_SHOWN = re.compile(rb"(?:[ \t]|\x1b\[[0-9;:]*m)*")
 _COLOURS_AT_END = re.compile(rb"(?:\x1b\[[0-9;:]*m)+\Z")
@@ -122,7 +124,7 @@ class _Commands:
         """Whether `piece` has nothing for us and goes on as it is: the case that has to be fast."""
         if self._held or self._value is not None:
             return False
-        if piece.endswith(_BEGUN_MARKERS) or _MARKER in piece:
+        if piece.endswith(_BEGUN_MARKERS) or _holds(piece, _MARKER):
             return False
         self._remember(piece)
         return True
@@ -245,7 +247,7 @@ class _Stream:
         """Where needles stand, in any order."""
         spans = []
         for needle, step in self.needles.items():
-            at = data.find(needle)
+            at = data.find(needle) if _holds(data, needle) else -1
             while at >= 0:
                 spans.append((at, at + len(needle)))
                 at = data.find(needle, at + step)
@@ -286,6 +288,28 @@ def _beginnings(needles: Iterable[bytes]) -> re.Pattern[bytes]:
     cut = {needle[:count] for needle in begun for count in range(1, MIN_SECRET_CHARS)}
     patterns = [re.escape(text) for text in begun] + [re.escape(text) + rb"\Z" for text in cut]
     return re.compile(b"|".join(sorted(patterns)))
+
+
+def _memmem() -> Any:
+    """memmem(3) of the C library; None where there is none."""
+    function = getattr(ctypes.CDLL(None), "memmem", None)
+    if function is not None:
+        function.restype = ctypes.c_void_p
+        function.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
+    return function
+
+
+_MEMMEM = _memmem()
+
+
+def _holds(data: bytes, needle: bytes) -> bool:
+    """Whether `needle` stands in `data`. All output is searched so, and most of it in vain.
+
+    glibc's search is 3 to 6 times as fast as Python's; the call pays from some thousand bytes on.
+    """
+    if _MEMMEM is None or len(data) < _MEMMEM_BYTES:
+        return needle in data
+    return _MEMMEM(data, len(data), needle, len(needle)) is not None
 
 
 def _period(needle: bytes) -> int:
