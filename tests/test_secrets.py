@@ -140,6 +140,9 @@ def test_no_process_of_ours_shows_a_secret_while_the_command_runs(keeper: Server
     deployment = keeper.deploy("echo begun; exec env -i sleep 1000", secrets={"TOKEN": ASKED})["id"]
     wait_for(lambda: keeper.log(deployment) == b"begun\n", "the command")
     record = keeper.record(deployment)
+    # Before that, it has what it was given: the secrets are its own.
+    program = Path(f"/proc/{record['pid']}/comm")
+    wait_for(lambda: program.read_text() == "sleep\n", "the program without variables")
     found = dict(kept_by_processes(keeper))
     assert f"/proc/{record['capture_pid']}/cmdline" in found
     assert f"/proc/{record['pid']}/environ" in found
