@@ -57,7 +57,7 @@ def test_new_deployment_starts_the_demo_and_shows_it_live(page: Page, server: Se
     page.get_by_role("button", name="New Deployment").click()
     page.wait_for_url(re.compile(r"/deployments/.+"))
     expect(page.locator("#light")).to_have_attribute("data-state", "live")
-    page.wait_for_function("document.querySelectorAll('.log-lines .log-line').length >= 2")
+    page.wait_for_function("() => document.querySelectorAll('.log-lines .log-line').length >= 2")
     page.get_by_role("button", name="Stop").click()
     expect(page.locator("#state")).to_have_text("Stopped")
 
