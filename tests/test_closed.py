@@ -1418,7 +1418,7 @@ def test_each_refusal_stands_in_the_servers_log(
 # --- short fuzzing: no stranger is ever somebody, and nothing falls over
 
 FUZZ = settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -1531,7 +1531,7 @@ def test_no_nonsense_makes_a_server_stumble(
     assert other[:12] != b"HTTP/1.1 500"
 
 
-@settings(parent=FUZZ, max_examples=40)
+@settings(parent=FUZZ, max_examples=20)
 @given(data=st.binary(max_size=200))
 def test_a_file_of_nonsense_holds_no_tokens(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "f" / "tokens.json"
