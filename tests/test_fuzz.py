@@ -66,8 +66,11 @@ class FuzzedServer(Server):
                     sock.settimeout(_QUIET_SECONDS)
                 is_whole = True
             if not answer and not is_whole:
-                with contextlib.suppress(ConnectionError):
+                try:
                     sock.shutdown(socket.SHUT_WR)
+                except OSError:  # hung up on already
+                    return answer
+                with contextlib.suppress(ConnectionError):
                     sock.settimeout(_ANSWER_SECONDS)
                     answer = sock.recv(65536)
         return answer
@@ -76,7 +79,7 @@ class FuzzedServer(Server):
         """It is no failure of the server's, and nothing was started that was refused."""
         if answer:
             assert answer.startswith(b"HTTP/1.1 "), (request, answer[:300])
-            assert answer[9:10] in b"234", (request, answer[:600])
+            assert answer[9:10] in b"1234", (request, answer[:600])
         said = self.stderr_path.read_text(errors="replace")
         assert "Traceback" not in said, (request, said[-3000:])
         assert self.process is not None
