@@ -327,6 +327,7 @@ def test_many_and_large_secrets_reach_the_command(server: Server) -> None:
 
 def test_a_request_of_any_size_passes_the_fork_servers_socket(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair()
+    ours.settimeout(20)  # as the launcher's: it takes what there is room for, not all at once
     secrets = ["s" * 5_000_000]
     request = CaptureRequest(str(tmp_path), "id", "a:B", {"x": 1}, secrets)
     pid = os.fork()
@@ -531,6 +532,16 @@ stop_grace_seconds = 0.5
 """
 
 
+@pytest.fixture
+def groups_of_root() -> Iterator[None]:
+    """Groups of the server's own, which a command as another user must not be in."""
+    before = os.getgroups()
+    os.setgroups([0, 4])
+    yield
+    os.setgroups(before)
+
+
+@pytest.mark.usefixtures("groups_of_root")
 @pytest.mark.parametrize("tty", [True, False])
 def test_a_command_runs_as_the_user_that_the_config_names(
     make_server: Callable[..., Server], tty: bool
