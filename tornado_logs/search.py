@@ -267,8 +267,10 @@ class Search:
         """Send the numbers of the lines as they are found."""
         numbers = _Numbers(self._lines)
         found: list[int] = []
+        last = 0  # of all that were found, those too that were sent meanwhile
         while (data := await grep.read()) is not None:
             found += numbers.feed(data)
+            last = found[-1] if found else last
             if grep.is_time_to_tell():
                 searched = await self._tell_counted(grep, counting, send)
                 # The last may be a line that is still being written, which is none yet.
@@ -278,13 +280,13 @@ class Search:
                 found = held
         await self._check_grep(grep)
         if self._reported + len(found) == MAX_REPORTED_LINES:
-            offset = await _in_thread(grep.log.line_start, found[-1])
+            offset = await _in_thread(grep.log.line_start, last)
         else:
             offset = None
         if offset is None:
             await self._advance(grep, ended=ended)
         else:
-            self._offset, self._lines = offset, found[-1]
+            self._offset, self._lines = offset, last
         self._unfinished_to = self._offset
         await self._send_matches([number for number in found if number <= self._lines], send)
 
