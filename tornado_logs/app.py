@@ -41,6 +41,7 @@ from tornado_logs.handlers.presets import PresetsHandler
 from tornado_logs.launcher import Launcher, LaunchError
 from tornado_logs.live import Live
 from tornado_logs.registry import Registry
+from tornado_logs.retention import Keep, Retention
 from tornado_logs.search import SEARCHES_AT_A_TIME
 from tornado_logs.store import Deployments
 
@@ -64,6 +65,8 @@ class Services:
         self.autostart = Autostart(
             self.sources, self.deployments, self.launcher.launch, config.rescan_seconds
         )
+        keep = Keep(config.keep_days, config.keep_deployments, config.keep_bytes)
+        self.retention = Retention(self.deployments, keep)
         access_dir = os.path.join(data_dir, ACCESS_FOLDER)
         self.access = Access(config, access_dir)
         self.audit = Audit(os.path.join(access_dir, AUDIT_FILE))
@@ -75,21 +78,24 @@ class Services:
     def start(self, *, autostarts: bool = True, since: str | None = None) -> None:
         """Read the data folder and start what belongs to the server. Raises OSError.
 
-        `autostarts`: whether this process is the one that starts what the config says; `since`:
-        since when that was done, by another before it.
+        `autostarts`: whether this process is the one that starts what the config says and removes
+        what is no longer kept; `since`: since when that was done, by another before it.
         """
+        self.launcher.queue.open(self.config.max_running)
         self.launcher.start()
         self.deployments.start()
         self.launcher.wait_until_ready()
         self._token_watch.start()
         if autostarts:
             self.autostart.start(since)
+            self.retention.start()
 
     def close(self) -> None:
         """End what belongs to the server. The deployments go on."""
         self.closing = True
         self._token_watch.stop()
         self.autostart.close()
+        self.retention.close()
         self.followers.close()
         self.live.close()
         self.deployments.close()
@@ -119,9 +125,9 @@ class Services:
         self.deployments.add(await self.launcher.end_left_running(record, requested_by))
 
     async def _when_running(self, record: Record) -> Record:
-        """A deployment that was only just asked for is given a moment to begin."""
+        """A deployment that was only just asked for is given a moment to begin, or to wait."""
         deadline = asyncio.get_running_loop().time() + _START_SECONDS
-        while record.state is State.QUEUED and asyncio.get_running_loop().time() < deadline:
+        while record.capture_pid is None and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0.01)
             record = self.deployments.get(record.id) or record
         return record

@@ -41,6 +41,7 @@ from tornado_logs.deployment import (
 )
 from tornado_logs.journal import JournalError, JournalWriter
 from tornado_logs.mask import Masker
+from tornado_logs.run_queue import WAKE_SIGNAL, RunQueue
 from tornado_logs.source import Ending, LeftProcess, LogSource, SourceError
 
 READY = b"+"
@@ -53,13 +54,16 @@ _RETRY_SECONDS = 1.0
 _REST_SECONDS = 0.003
 _GATHERED_BYTES = 4000  # a terminal gives 4,095 at most, however much there is
 _HURRY_SECONDS = 0.2
+_MOST_FDS = 2
+_NEVER_RAN = "It was stopped while it waited in the queue: it never ran."
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureRequest:
     """What the fork server is asked for; the log's descriptor, already held, comes beside it.
 
-    The settings as they are, and the secrets in them: they travel from memory to memory.
+    The settings as they are, and the secrets in them: they travel from memory to memory. Of one
+    that `is_queued`, the descriptor of its entry in the queue comes too.
     """
 
     data_dir: str
@@ -67,6 +71,7 @@ class CaptureRequest:
     source_class: str  # "package.module:Class"
     settings: dict[str, Any] = field(repr=False)
     secrets: list[str] = field(repr=False)
+    is_queued: bool = False
 
     def path(self, suffix: str) -> str:
         """The deployment's file of this kind, as `.log`."""
@@ -93,7 +98,8 @@ class CaptureControl:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         # Not SIG_IGN: the command would inherit it through exec, and no shell can trap it then.
-        for number in (signal.SIGHUP, signal.SIGCHLD):  # the latter to be woken: see `wait`
+        # The others to be woken: see `wait` and `doze`.
+        for number in (signal.SIGHUP, signal.SIGCHLD, WAKE_SIGNAL):
             signal.signal(number, lambda _number, _frame: None)
 
     @property
@@ -123,6 +129,11 @@ class CaptureControl:
                 return found
             if deadline is not None and time.monotonic() >= deadline:
                 return []
+
+    def doze(self, seconds: float) -> None:
+        """Wait until the time has passed or any signal comes, also one that has come just now."""
+        if select.select([self._wake_fd], [], [], seconds)[0]:
+            os.read(self._wake_fd, 4096)
 
     def _timeout_ms(self, deadline: float | None) -> float | None:
         idle = self._journal.idle_seconds()
@@ -177,15 +188,37 @@ def capture(request: CaptureRequest, log_fd: int) -> None:
     journal = JournalWriter(log_fd, request.path(".idx"))
     masker = Masker(request.secrets)
     control = CaptureControl(request, record, journal, masker)
-    record.state = State.RUNNING
-    record.started_at = timestamp()
     record.capture_pid = os.getpid()
     record.capture_started = process_start(os.getpid())
-    write_record(request.path(".json"), record)
-    output = _Output(request, record, journal, masker)
-    ending = _run_source(request, record, control, output)
+    queue = RunQueue(request.data_dir)
+    if not request.is_queued or _wait_for_turn(queue, request, record, control):
+        record.state = State.RUNNING
+        record.started_at = timestamp()
+        write_record(request.path(".json"), record)
+        output = _Output(request, record, journal, masker)
+        ending = _run_source(request, record, control, output)
+    else:
+        journal.close()
+        ending = Ending(note=_NEVER_RAN)
+    if request.is_queued:
+        queue.leave(request.deployment_id)
     ending = _mask_record(record, ending, masker)
     _finish(request, record, ending, stopping=control.stopping)
+
+
+def _wait_for_turn(
+    queue: RunQueue, request: CaptureRequest, record: Record, control: CaptureControl
+) -> bool:
+    """Wait in the queue; False if it was stopped there."""
+    if queue.has_turn(request.deployment_id):
+        return True
+    write_record(request.path(".json"), record)  # who is to be woken, and to be stopped
+    while not queue.has_turn(request.deployment_id):
+        if control.stopping:
+            return False
+        control.doze(queue.look_again_seconds(request.deployment_id))
+        queue.pass_on()
+    return not control.stopping
 
 
 def _run_source(
@@ -356,29 +389,34 @@ def load_class(name: str) -> type[LogSource]:
     return found
 
 
-def send_request(sock: socket.socket, request: CaptureRequest, log_fd: int) -> None:
-    """Ask the fork server at the other end of `sock` for a capture process. Raises OSError."""
+def send_request(sock: socket.socket, request: CaptureRequest, fds: Sequence[int]) -> None:
+    """Ask the fork server at the other end of `sock` for a capture process. Raises OSError.
+
+    `fds`: the descriptor of the log, and that of the entry in the queue if there is one.
+    """
     body = json.dumps(asdict(request)).encode()
-    socket.send_fds(sock, [_LENGTH.pack(len(body))], [log_fd])
-    sock.sendall(body)  # apart from the descriptor: what goes with one may be sent in part
+    socket.send_fds(sock, [_LENGTH.pack(len(body))], list(fds))
+    sock.sendall(body)  # apart from the descriptors: what goes with them may be sent in part
 
 
-def _receive_request(sock: socket.socket) -> tuple[CaptureRequest, int] | None:
-    """The next request and its descriptor; None once the server has gone."""
+def _receive_request(sock: socket.socket) -> tuple[CaptureRequest, list[int]] | None:
+    """The next request and its descriptors; None once the server has gone."""
     fds = array.array("i")
     try:
-        head, ancillary, _, _ = sock.recvmsg(_LENGTH.size, socket.CMSG_SPACE(fds.itemsize))
+        room = socket.CMSG_SPACE(_MOST_FDS * fds.itemsize)
+        head, ancillary, _, _ = sock.recvmsg(_LENGTH.size, room)
     except ConnectionResetError:  # it died before it had read our last word
         return None
     if len(head) < _LENGTH.size:
         return None
     fds.frombytes(ancillary[0][2])
-    os.set_inheritable(fds[0], False)
+    for fd in fds:
+        os.set_inheritable(fd, False)
     (length,) = _LENGTH.unpack(head)
     body = _receive(sock, length)
     if len(body) < length:
         return None
-    return CaptureRequest(**json.loads(body)), fds[0]
+    return CaptureRequest(**json.loads(body)), list(fds)
 
 
 def _receive(sock: socket.socket, length: int) -> bytearray:
@@ -399,7 +437,7 @@ def serve_forks(sock: socket.socket, preload: Sequence[str]) -> None:
     gc.freeze()  # what all share stays shared
     sock.sendall(READY)
     while received := _receive_request(sock):
-        request, log_fd = received
+        request, fds = received
         # Before the fork: whoever doesn't hear it may ask again, and nothing runs twice.
         try:
             sock.sendall(READY)
@@ -407,8 +445,9 @@ def serve_forks(sock: socket.socket, preload: Sequence[str]) -> None:
             return
         if os.fork() == 0:
             sock.close()
-            _be_capture_process(request, log_fd)
-        os.close(log_fd)
+            _be_capture_process(request, fds[0])
+        for fd in fds:
+            os.close(fd)
 
 
 def _be_capture_process(request: CaptureRequest, log_fd: int) -> None:
@@ -425,7 +464,7 @@ def _be_capture_process(request: CaptureRequest, log_fd: int) -> None:
         capture(request, log_fd)
         status = 0
     finally:
-        os._exit(status)  # the lock goes with the descriptor: from here on we are dead
+        os._exit(status)  # the locks go with the descriptors: from here on we are dead
 
 
 def main(argv: Sequence[str]) -> None:

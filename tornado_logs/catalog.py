@@ -127,6 +127,10 @@ class Catalog:
         """The least role that may start this source by a request: one of START_ROLES."""
         return self._sections[name].start_role
 
+    def if_busy(self, source: str, preset: str | None = None) -> str:
+        """What a deployment of these does whose exclusive name is another's: one of IF_BUSY."""
+        return self._sections[source].if_busy if preset is None else self.preset(preset).if_busy
+
     def _takes_command(self, name: str) -> bool:
         return any(option.name == "command" for option in self.request_options(name))
 
@@ -225,6 +229,7 @@ class Catalog:
             type=section.type,
             request=_hidden(source_class.options, request, masker),
             settings=_hidden(source_class.options, settings, masker),
+            exclusive=section.exclusive,
             has_secrets=bool(masker),
         )
         return record, Job(self._registry.class_name(section.type), settings, secrets)
@@ -281,6 +286,7 @@ class Catalog:
         request = {"preset": name, "parameters": values}
         record, job = self.make(preset.source, change, request)
         record.name = short_line(job.mask(preset.title(values)))
+        record.exclusive = job.mask(preset.exclusive(values)) or record.exclusive
         return record, job
 
     def _presets_hint(self) -> str:

@@ -33,6 +33,9 @@ SHORT_SECRET = (
 )
 _MAX_WHOLE = 1 << 53  # what JSON's readers can be trusted to take for what it is
 
+WAIT, REFUSE = "wait", "refuse"
+MAX_EXCLUSIVE_CHARS = 100
+
 SETTINGS: tuple[Option, ...] = (
     Option(
         "host",
@@ -99,6 +102,41 @@ SETTINGS: tuple[Option, ...] = (
         "How often a glob of an autostarted source is looked at for new files.",
         minimum=0.1,
     ),
+    Option(
+        "max_running",
+        int,
+        1000,
+        "How many deployments run at once; the others wait in a queue.",
+        minimum=1,
+    ),
+    Option(
+        "max_queued",
+        int,
+        1000,
+        "How many deployments may wait in the queue; more are refused.",
+        minimum=0,
+    ),
+    Option(
+        "keep_days",
+        float,
+        None,
+        "Deployments that ended longer ago are removed; default: none.",
+        minimum=0.0,
+    ),
+    Option(
+        "keep_deployments",
+        int,
+        None,
+        "So many ended deployments are kept, the oldest are removed; default: all.",
+        minimum=0,
+    ),
+    Option(
+        "keep_bytes",
+        int,
+        None,
+        "The oldest ended deployments are removed while all logs take more; default: never.",
+        minimum=0,
+    ),
     Option("hosts", Texts, [], "Other names that browsers may reach this server by."),
     Option(
         "allowed_origins",
@@ -137,6 +175,8 @@ SECTION_SETTINGS: tuple[Option, ...] = (
     Option("autostart", bool, False, "Whether it is started as soon as the server runs."),
     Option("pass_secrets", Texts, [], "Which of [secrets] its commands get as variables."),
     Option("start_role", str, "operator", "The least role that may start it by a request."),
+    Option("exclusive", str, None, "Of all that have this name, one runs at a time."),
+    Option("if_busy", str, WAIT, "What if that name is another's: `wait`, or `refuse` to start."),
 )
 """What each `[sources.NAME]` section takes beside the options of its type."""
 
@@ -146,6 +186,9 @@ DEFAULT_SOURCES: dict[str, dict[str, Any]] = {
     "tail": {"type": "file_tail", "below": "."},
 }
 """The sources of a server whose config file names none."""
+
+IF_BUSY = (WAIT, REFUSE)
+"""What a deployment does whose exclusive name is another's."""
 
 CLOSED = "nobody"
 START_ROLES = ("operator", "admin", CLOSED)
@@ -167,6 +210,8 @@ class SourceConfig:
     where: str = "the defaults"
     pass_secrets: Sequence[str] = ()
     start_role: str = "operator"
+    exclusive: str = ""
+    if_busy: str = WAIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +241,11 @@ class Config:
     partial_seconds: float = 0.05
     max_body_bytes: int = 1_048_576
     rescan_seconds: float = 2.0
+    max_running: int = 1000
+    max_queued: int = 1000
+    keep_days: float | None = None
+    keep_deployments: int | None = None
+    keep_bytes: int | None = None
     hosts: Sequence[str] = field(default_factory=list)
     allowed_origins: Sequence[str] = field(default_factory=list)
     trusted_proxies: Sequence[str] = field(default_factory=list)
@@ -348,9 +398,17 @@ def _source_config(name: str, given: Any, where: str) -> SourceConfig:
     own = {option.name for option in SECTION_SETTINGS}
     section = check_settings(SECTION_SETTINGS, {k: v for k, v in given.items() if k in own}, here)
     rest = {key: value for key, value in given.items() if key not in own}
-    role = check_start_role(section["start_role"], here)
-    passed = section["pass_secrets"]
-    return SourceConfig(name, section["type"], rest, section["autostart"], here, passed, role)
+    return SourceConfig(
+        name,
+        section["type"],
+        rest,
+        section["autostart"],
+        here,
+        section["pass_secrets"],
+        check_start_role(section["start_role"], here),
+        check_exclusive(section["exclusive"] or "", f"{here}: exclusive"),
+        check_if_busy(section["if_busy"], f"{here}: if_busy"),
+    )
 
 
 def _preset_configs(sections: Any, where: str) -> dict[str, PresetConfig]:
@@ -374,6 +432,24 @@ def check_start_role(role: str, where: str) -> str:
         expected = ", ".join(START_ROLES)
         raise ConfigError(f"{where}: start_role: expected one of {expected}, found {shorten(role)}")
     return role
+
+
+def check_exclusive(name: Any, where: str) -> str:
+    """A name that one deployment has at a time, or empty. Raises ConfigError."""
+    is_name = is_text(name) and len(name) <= MAX_EXCLUSIVE_CHARS and name.isprintable()
+    if not is_name:
+        raise ConfigError(
+            f"{where}: expected a name of up to {MAX_EXCLUSIVE_CHARS} characters, "
+            f"found {shorten(name)}"
+        )
+    return str(name).strip()
+
+
+def check_if_busy(text: Any, where: str) -> str:
+    """One of IF_BUSY. Raises ConfigError."""
+    if text not in IF_BUSY:
+        raise ConfigError(f"{where}: expected {' or '.join(IF_BUSY)}, found {shorten(text)}")
+    return str(text)
 
 
 def check_settings(

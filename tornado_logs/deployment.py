@@ -72,6 +72,7 @@ class Record:
     note: str = ""
     error: str = ""
     left_running: list[dict[str, Any]] = field(default_factory=list)
+    exclusive: str = ""  # of those of one name, one runs at a time
     has_secrets: bool = False  # which this record, its log and what is said of it don't show
     capture_pid: int | None = None
     # With its start (see `process_start`) a pid names one process for good, should it be reused.

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tornado_logs import processes
@@ -35,6 +36,7 @@ from tornado_logs.deployment import (
     write_atomically,
     write_record,
 )
+from tornado_logs.run_queue import QueueError, RunQueue
 from tornado_logs.source import DEPLOYMENT_VARIABLE
 
 _STOP_GRACE_SECONDS = 10.0
@@ -50,6 +52,14 @@ class LaunchError(Exception):
     """A deployment could not be started or stopped. The message is a sentence for the user."""
 
 
+@dataclass(frozen=True, slots=True)
+class Queuing:
+    """How a deployment is queued. `may_wait`: whether also for its exclusive name."""
+
+    max_queued: int
+    may_wait: bool = True
+
+
 class Launcher:
     """Starts, stops and adopts the capture processes of one data folder."""
 
@@ -63,6 +73,7 @@ class Launcher:
 
         `secret_variables`: environment variables of ours that it doesn't get, nor any command.
         """
+        self.queue = RunQueue(data_dir)
         self._data_dir = data_dir
         self._preload = preload
         self._secret_variables = secret_variables
@@ -120,8 +131,11 @@ class Launcher:
                 self._fork_server.wait()
             self._fork_server = None
 
-    def launch(self, record: Record, job: Job) -> None:
-        """Give the record its id, write it, and start its capture process. Raises LaunchError."""
+    def launch(self, record: Record, job: Job, queuing: Queuing | None = None) -> None:
+        """Give the record its id, write it, and start its capture process.
+
+        Without `queuing` it runs at once, however many do. Raises LaunchError, QueueError.
+        """
         record.id = new_id()
         record.created_at = timestamp()
         # It becomes a log only with its record and its lock, so whatever kills the server, and
@@ -133,20 +147,33 @@ class Launcher:
             raise LaunchError(
                 f"cannot create a log in {self._data_dir}: {error.strerror}"
             ) from error
+        fds = [log_fd]
         try:
             hold(log_fd)  # the lock travels with the descriptor
+            if queuing is not None:
+                fds.append(self._enter(record, queuing))
             write_record(self._path(record.id, ".json"), record)
             os.rename(new_log, self._path(record.id, ".log"))
-            self._request(_capture_request(self._data_dir, record.id, job), log_fd)
-        except OSError as error:
+            self._request(_capture_request(self._data_dir, record.id, job, queuing), fds)
+        except (OSError, QueueError) as error:
             for suffix in (".log.new", ".log", ".json"):
                 with contextlib.suppress(OSError):
                     os.unlink(self._path(record.id, suffix))
+            if isinstance(error, QueueError):
+                raise
+            if queuing is not None:
+                self.queue.leave(record.id)
             raise LaunchError(f"cannot start a deployment: {error.strerror or error}") from error
         finally:
-            os.close(log_fd)
+            for fd in fds:
+                os.close(fd)
 
-    def _request(self, request: CaptureRequest, log_fd: int) -> None:
+    def _enter(self, record: Record, queuing: Queuing) -> int:
+        return self.queue.enter(
+            record.id, record.exclusive, may_wait=queuing.may_wait, max_queued=queuing.max_queued
+        )
+
+    def _request(self, request: CaptureRequest, fds: Sequence[int]) -> None:
         """Ask the fork server; if it has died, ask a new one."""
         for _ in range(2):
             if self._socket is None:
@@ -155,7 +182,7 @@ class Launcher:
                 assert self._socket is not None
             self._socket.settimeout(_FORK_SERVER_SECONDS)
             with contextlib.suppress(OSError):
-                send_request(self._socket, request, log_fd)
+                send_request(self._socket, request, fds)
                 if self._socket.recv(len(READY)) == READY:
                     return
             self.close()
@@ -167,7 +194,7 @@ class Launcher:
         Raises LaunchError if there is no capture process.
         """
         pid = record.capture_pid
-        if record.state is not State.RUNNING or pid is None:
+        if record.state.is_final or pid is None:
             raise LaunchError(f"{record.id} is not running: its state is {record.state}")
         with _Handle(pid) as handle:
             # Only now that the handle is open does the check hold for what the signal will reach.
@@ -212,6 +239,7 @@ class Launcher:
             if not claimed or record.state.is_final:
                 return None
             self._mark_lost(record)
+            self.queue.pass_on()
             return record
         return None
 
@@ -244,10 +272,12 @@ class Launcher:
         return os.path.join(self._data_dir, deployment_id + suffix)
 
 
-def _capture_request(data_dir: str, deployment_id: str, job: Job) -> CaptureRequest:
-    return CaptureRequest(
-        data_dir, deployment_id, job.source_class, dict(job.settings), list(job.secrets)
-    )
+def _capture_request(
+    data_dir: str, deployment_id: str, job: Job, queuing: Queuing | None
+) -> CaptureRequest:
+    settings, secrets = dict(job.settings), list(job.secrets)
+    is_queued = queuing is not None
+    return CaptureRequest(data_dir, deployment_id, job.source_class, settings, secrets, is_queued)
 
 
 class _Handle:

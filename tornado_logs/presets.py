@@ -18,8 +18,12 @@ from typing import Any
 
 from tornado_logs.arguments import Template, is_code_variable, read_template, refuse_code
 from tornado_logs.config import (
+    MAX_EXCLUSIVE_CHARS,
+    WAIT,
     ConfigError,
     PresetConfig,
+    check_exclusive,
+    check_if_busy,
     check_settings,
     check_start_role,
     check_value,
@@ -34,13 +38,17 @@ from tornado_logs.parameters import (
 )
 from tornado_logs.source import Command, Environment, Option
 
-RESERVED_FIELDS = ("preset", "parameters", "name", "source", "secrets")
+RESERVED_FIELDS = ("preset", "parameters", "name", "source", "secrets", "exclusive", "if_busy")
 """Fields of a form that starts a preset; no parameter may have such a name."""
 
 PRESET_OPTIONS: tuple[Option, ...] = (
     Option("help", str, None, "What it does, for who chooses it."),
     Option("source", str, None, "The source that runs it; default: the first with a command."),
     Option("start_role", str, "operator", "The least role that may start it by a request."),
+    Option(
+        "exclusive", str, None, "Of all that have this name, one runs at a time; may have `{…}`."
+    ),
+    Option("if_busy", str, WAIT, "What if that name is another's: `wait`, or `refuse` to start."),
 )
 """What each `[commands.NAME]` section takes beside `command`, `env`, `parameters` and the options
 of its source."""
@@ -57,7 +65,7 @@ class Preset:
         config: PresetConfig,
         source: str,
         settings: Mapping[str, Any],
-        templates: tuple[Sequence[Template], Mapping[str, Template]],
+        templates: tuple[Sequence[Template], Mapping[str, Template], Template],
         parameters: Sequence[Parameter],
     ) -> None:
         """`settings` are those of PRESET_OPTIONS and of its source that the section gives."""
@@ -66,9 +74,10 @@ class Preset:
         self.source = source
         self.help: str = settings["help"] or ""
         self.start_role: str = settings["start_role"]
+        self.if_busy: str = settings["if_busy"]
         self.parameters = parameters
         self._settings = {key: value for key, value in settings.items() if key not in own}
-        self._command, self._environment = templates
+        self._command, self._environment, self._exclusive = templates
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Value]:
         """The value of each parameter that has one: given, or its default.
@@ -97,10 +106,7 @@ class Preset:
 
     def settings_for(self, values: Mapping[str, Value]) -> dict[str, Any]:
         """The options of its source, for values that were checked; `env` is the preset's alone."""
-        arguments = {
-            parameter.name: parameter.argument(values.get(parameter.name))
-            for parameter in self.parameters
-        }
+        arguments = self._arguments(values)
         command = [template.text(arguments) for template in self._command]
         environment = {
             name: template.text(arguments) for name, template in self._environment.items()
@@ -109,6 +115,18 @@ class Preset:
         if environment:
             settings["env"] = {key: text for key, text in environment.items() if text is not None}
         return settings
+
+    def _arguments(self, values: Mapping[str, Value]) -> dict[str, str | None]:
+        return {
+            parameter.name: parameter.argument(values.get(parameter.name))
+            for parameter in self.parameters
+        }
+
+    def exclusive(self, values: Mapping[str, Value]) -> str:
+        """Its exclusive name for these values, or empty."""
+        given = {name: text or "" for name, text in self._arguments(values).items()}
+        # One that is cut short is shared with more, which is safe.
+        return (self._exclusive.text(given) or "")[:MAX_EXCLUSIVE_CHARS].strip()
 
     def title(self, values: Mapping[str, Value]) -> str:
         """One line that tells this start of it from others: "deploy environment=prod verbose"."""
@@ -154,11 +172,13 @@ def read_preset(config: PresetConfig, source: str, options: Sequence[Option]) ->
     parameters = _read_parameters(config)
     command = _read_command(config, parameters)
     environment = _read_environment(config, parameters)
+    exclusive = _read_exclusive(config, settings, parameters)
     _refuse_unused(config, parameters, (*command, *environment.values()))
     _mark_begins(command, parameters)
     for parameter in parameters.values():
         _refuse_default(parameter)
-    return Preset(config, source, settings, (command, environment), tuple(parameters.values()))
+    templates = (command, environment, exclusive)
+    return Preset(config, source, settings, templates, tuple(parameters.values()))
 
 
 def _read_settings(config: PresetConfig, source: str, options: Sequence[Option]) -> dict[str, Any]:
@@ -238,6 +258,14 @@ def _read_environment(config: PresetConfig, known: Mapping[str, Parameter]) -> d
                 f"variable says; found {shorten(given[name])}"
             )
     return templates
+
+
+def _read_exclusive(
+    config: PresetConfig, settings: Mapping[str, Any], known: Mapping[str, Parameter]
+) -> Template:
+    where = f"{config.where}: exclusive"
+    check_if_busy(settings["if_busy"], f"{config.where}: if_busy")
+    return read_template(check_exclusive(settings["exclusive"] or "", where), known, where)
 
 
 def _refuse_unused(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from bisect import bisect_left, insort
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ _LOCK_RELEASE_SECONDS = 0.05
 _POLL_ALIVE_MS = 2000
 _RECHECK_ALIVE_MS = 5000
 _TURN_RECORDS = 200
+_QUEUE_SECONDS = 0.1
+_QUEUE_NEWS_SECONDS = 0.25
+_QUEUE_NEWS_SECONDS_EACH = 0.002
 
 Age = tuple[str, str]
 """When a deployment was created, and its id: the order of the list."""
@@ -84,6 +88,7 @@ class Deployments:
         self.data_dir = data_dir
         self._launcher = launcher
         self._records: dict[str, Record | None] = {}  # None: not read yet
+        self._unended: set[str] = set()  # of those that were read
         self._ages: dict[str, Age] = {}
         self._oldest_first: list[Age] = []
         self._listeners: set[Listener] = set()
@@ -93,6 +98,9 @@ class Deployments:
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._alive_checks: PeriodicCallback | None = None
         self._all_read = asyncio.Event()
+        self._waiting_ids: list[str] = []
+        self._waiting_until = 0.0
+        self._queue_news: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """See what is there and watch for changes. Raises OSError."""
@@ -140,6 +148,8 @@ class Deployments:
             task.cancel()
         for timer in self._rechecks.values():
             timer.cancel()
+        if self._queue_news is not None:
+            self._queue_news.cancel()
 
     def log_path(self, deployment_id: str) -> str:
         """Where its log is."""
@@ -159,11 +169,47 @@ class Deployments:
             log_bytes = os.stat(self.log_path(record.id)).st_size
         except FileNotFoundError:
             log_bytes = 0
-        return dict(summary(record, log_bytes))
+        return dict(summary(record, log_bytes)) | self._queue_place(record)
+
+    def _queue_place(self, record: Record) -> dict[str, Any]:
+        """The `queue` of one that waits there: its place (1 is next), and whose name it wants."""
+        if record.state is not State.QUEUED:
+            return {}
+        place = bisect_left(self._waiting(), record.id)
+        if record.id not in self._waiting()[place : place + 1]:
+            return {}
+        return {"queue": {"place": place + 1, "held_by": self._holder(record)}}
+
+    def _holder(self, record: Record) -> dict[str, Any] | None:
+        """Who runs under the exclusive name that this one waits for."""
+        if not record.exclusive:
+            return None
+        for other in self.running():
+            if other.exclusive == record.exclusive and other.state is State.RUNNING:
+                since = other.started_at or other.created_at
+                return {"id": other.id, "name": other.name, "since": since}
+        return None
+
+    def _waiting(self) -> list[str]:
+        """All that wait in the queue, as of a moment ago: a page asks for each of them."""
+        now = time.monotonic()
+        if now >= self._waiting_until:
+            self._waiting_ids = self._launcher.queue.waiting()
+            self._waiting_until = now + _QUEUE_SECONDS
+        return self._waiting_ids
 
     def running(self) -> list[Record]:
         """All whose records were read and say that they have not ended."""
-        return [record for record in self._records.values() if record and not record.state.is_final]
+        found = (self._records.get(deployment_id) for deployment_id in self._unended)
+        return [record for record in found if record is not None]
+
+    def is_running(self, deployment_id: str) -> bool:
+        """Whether it hasn't ended, as far as its record was read."""
+        return deployment_id in self._unended
+
+    def ids_oldest_first(self) -> list[str]:
+        """All that there are."""
+        return [deployment_id for _, deployment_id in self._oldest_first]
 
     def created_since(self, timestamp: str) -> list[Record]:
         """All that were created at or after this time."""
@@ -228,11 +274,36 @@ class Deployments:
 
     def add(self, record: Record) -> None:
         """A deployment that has just been created here, or its record changed."""
-        self._records[record.id] = record
+        self._keep(record)
+        if record.state is State.QUEUED:
+            self._waiting_until = 0.0  # it may have come to the queue just now
         if record.id not in self._ages:
             self._ages[record.id] = self._age(record.id)
             insort(self._oldest_first, self._ages[record.id])
         self._tell(record.id, record)
+        self._tell_of_queue_soon()
+
+    def _keep(self, record: Record) -> None:
+        self._records[record.id] = record
+        if record.state.is_final:
+            self._unended.discard(record.id)
+        else:
+            self._unended.add(record.id)
+
+    def _tell_of_queue_soon(self) -> None:
+        """Somebody's end, or beginning, moves those who wait: tell of their places, by and by."""
+        waiting = self._waiting()
+        if waiting and self._queue_news is None:
+            seconds = max(_QUEUE_NEWS_SECONDS, len(waiting) * _QUEUE_NEWS_SECONDS_EACH)
+            loop = asyncio.get_running_loop()
+            self._queue_news = loop.call_later(seconds, self._tell_of_queue)
+
+    def _tell_of_queue(self) -> None:
+        self._queue_news = None
+        for deployment_id in self._waiting():
+            record = self._records.get(deployment_id)
+            if record is not None and record.state is State.QUEUED:
+                self._tell(deployment_id, record)
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """Have `listener` called with every change, until the function returned is called."""
@@ -312,7 +383,7 @@ class Deployments:
         if record.request is not None and not record.state.is_final:
             self._check_alive_soon(deployment_id)
         if deployment_id in self._records and self._records[deployment_id] is None:
-            self._records[deployment_id] = record  # read for the first time: nothing has changed
+            self._keep(record)  # read for the first time: nothing has changed
         elif record != self._records.get(deployment_id):
             self.add(record)
 
@@ -331,6 +402,7 @@ class Deployments:
 
     def _forget(self, deployment_id: str) -> None:
         self._records.pop(deployment_id, None)
+        self._unended.discard(deployment_id)
         self._unfollow(deployment_id)
         if age := self._ages.pop(deployment_id, None):
             del self._oldest_first[bisect_left(self._oldest_first, age)]

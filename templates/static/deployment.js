@@ -11,7 +11,14 @@ import { LogSource } from "./log_source.js";
 import { LogStream } from "./log_stream.js";
 import { LogView, NEWEST_LINES } from "./log_view.js";
 import { shareBy } from "./share_button.js";
-import { isFinal, setFavicon, stateExplanation, stateIcon, stateLabel } from "./states.js";
+import {
+  isFinal,
+  placeText,
+  setFavicon,
+  stateExplanation,
+  stateIcon,
+  stateLabel,
+} from "./states.js";
 
 // A tab that comes back to a log that has grown by more goes to its end, not through all of it.
 const FAR_LINES = 100_000;
@@ -240,6 +247,7 @@ function showFacts() {
   facts.push(["By", whoText(record.requested_by)]);
   facts.push(["Stopped by", whoText(record.stopped_by)]);
   facts.push(["Source", record.source]);
+  facts.push(["Exclusive", record.exclusive]);
   for (const [name, value] of Object.entries(shownRequest())) {
     const shown = commandText({ command: value }) === commandText(record.request);
     if (!shown && value !== null && value !== "") {
@@ -273,7 +281,16 @@ function footerText() {
   if (exitText() && isFinal(record.state)) {
     return `${stateLabel(record.state)} with exit status ${exitText()}`;
   }
-  return { queued: "Waiting to start…", lost: "Captured up to here" }[record.state] ?? "";
+  return { queued: waitingText(), lost: "Captured up to here" }[record.state] ?? "";
+}
+
+function waitingText() {
+  const { queue, exclusive } = record;
+  if (queue?.held_by) {
+    const heldFor = formatDuration(serverNow() - Date.parse(queue.held_by.since), { ticking: true });
+    return `Waiting for “${queue.held_by.name}”, which has held ${exclusive} for ${heldFor}`;
+  }
+  return queue ? `Waiting: ${placeText(record)}` : "Waiting to start…";
 }
 
 function elapsedText() {
@@ -327,9 +344,10 @@ async function runAgain() {
   button.disabled = true;
   trouble = "";
   try {
-    const { source, name, request } = record;
+    const { source, name, exclusive, request } = record;
     // A preset knows its source.
-    const asked = request.preset === undefined ? { ...request, source, name } : { ...request, name };
+    const of = request.preset === undefined ? { source } : {};
+    const asked = { ...request, ...of, name, exclusive: exclusive || undefined };
     const started = await postJson("/deployments", asked);
     location.assign(`/deployments/${encodeURIComponent(started.id)}`);
   } catch (error) {

@@ -3,7 +3,7 @@
  */
 
 import { formatDuration, formatExact, formatRelative } from "./format.js";
-import { isFinal, stateIcon, stateLabel } from "./states.js";
+import { isFinal, placeText, stateIcon, stateLabel } from "./states.js";
 
 function part(tag, className, text = "") {
   const element = document.createElement(tag);
@@ -28,9 +28,13 @@ function leftText(left) {
   return left.length === 1 ? "1 process left running" : `${left.length} processes left running`;
 }
 
-// How it ended, where that isn't well: in the word of its state, unless its own exit status tells
+// Where it waits. How it ended, where that isn't well: in the word of its state, unless its own exit status tells
 // more. What a signal of ours made of that (143) says nothing to a reader.
-function outcomeText({ state, exit_status: status }) {
+function outcomeText(record) {
+  const { state, exit_status: status } = record;
+  if (state === "queued") {
+    return placeText(record);
+  }
   if (state === "failed") {
     return status ? `exit ${status}` : "";
   }

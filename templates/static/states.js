@@ -39,6 +39,19 @@ export function stateExplanation(state) {
   return described(state).explanation ?? "";
 }
 
+/** Where a queued deployment waits, as in "queued, 3rd"; "" for any other. */
+export function placeText({ state, queue }) {
+  if (state !== "queued" || !queue) {
+    return "";
+  }
+  return queue.held_by ? `waits for ${queue.held_by.name}` : `${ordinal(queue.place)} in the queue`;
+}
+
+function ordinal(number) {
+  const endings = { one: "st", two: "nd", few: "rd", other: "th" };
+  return `${number}${endings[new Intl.PluralRules("en", { type: "ordinal" }).select(number)]}`;
+}
+
 /** Whether nothing comes after this state. */
 export function isFinal(state) {
   return described(state).final;

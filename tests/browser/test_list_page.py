@@ -338,3 +338,26 @@ def test_an_ended_deployment_that_left_processes_running_is_marked(
     page.goto(server.url)
     mark = page.get_by_text("1 process left running")
     expect(mark).to_have_attribute("title", "7 daemon --x")
+
+
+def test_one_that_waits_for_another_says_so_on_both_pages(
+    context: BrowserContext, server: Server
+) -> None:
+    """Until that has ended; and it can be stopped while it waits."""
+    held = unique("prod")
+    first = launch(server, "sleep 600", name=unique("holder"), exclusive=held)
+    second = launch(server, "echo ran", name=unique("second"), exclusive=held)
+    third = launch(server, "echo ran", name=unique("third"), exclusive=held)
+    list_page, page = context.new_page(), context.new_page()
+    list_page.goto(server.url)
+    expect(list_page.locator(f'[data-id="{second}"]')).to_contain_text("waits for holder-")
+    page.goto(f"{server.url}/deployments/{third}")
+    expect(page.locator("#log")).to_contain_text(re.compile(f"which has held {held} for .*s"))
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#state")).to_have_text("Stopped")
+    expect(page.locator("#notices")).to_contain_text("it never ran")
+    page.goto(f"{server.url}/deployments/{second}")
+    stop(server, first)
+    expect(page.locator("#state")).to_have_text("Succeeded")
+    expect(page.locator("#log")).to_contain_text("ran")
+    expect(list_page.locator(f'[data-id="{second}"]')).to_have_attribute("data-state", "succeeded")

@@ -29,11 +29,17 @@ logger = logging.getLogger("tornado_logs")
 
 
 class UserError(HTTPError):
-    """A request that can't be done, with a sentence for whoever made it."""
+    """A request that can't be done, with a sentence for whoever made it.
 
-    def __init__(self, status: int, sentence: str) -> None:
+    `retry_after_seconds`: when it may be, by the header Retry-After.
+    """
+
+    def __init__(
+        self, status: int, sentence: str, *, retry_after_seconds: int | None = None
+    ) -> None:
         super().__init__(status, sentence.replace("%", "%%"), reason=HTTPStatus(status).phrase)
         self.sentence = sentence
+        self.retry_after_seconds = retry_after_seconds
 
 
 SECURITY_HEADERS = {
@@ -325,6 +331,8 @@ class BaseHandler(RequestHandler):
         self._allow_origin()  # Tornado has dropped the headers that were set
         if status_code == HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", 'Bearer realm="tornado-logs"')
+        if isinstance(error, UserError) and error.retry_after_seconds is not None:
+            self.set_header("Retry-After", str(error.retry_after_seconds))
         sentence = error.sentence if isinstance(error, UserError) else _sentence(status_code)
         if self.wants(JSON, HTML) == HTML:
             self.render(

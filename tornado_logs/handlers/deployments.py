@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from tornado.http1connection import HTTP1Connection
@@ -11,16 +12,29 @@ from tornado.web import stream_request_body
 
 from tornado_logs import __version__
 from tornado_logs.catalog import Job, RequestError
-from tornado_logs.config import CLOSED, ConfigError, is_text, parse_text, shorten, unknown_name
+from tornado_logs.config import (
+    CLOSED,
+    WAIT,
+    ConfigError,
+    check_exclusive,
+    check_if_busy,
+    is_text,
+    parse_text,
+    shorten,
+    unknown_name,
+)
 from tornado_logs.deployment import Record, short_line
 from tornado_logs.handlers.base import EVENTS, HTML, JSON, TEXT, BaseHandler, UserError
 from tornado_logs.handlers.pages import list_filter, page_json, summaries
 from tornado_logs.handlers.streaming import StreamingHandler
-from tornado_logs.launcher import LaunchError
+from tornado_logs.launcher import LaunchError, Queuing
+from tornado_logs.run_queue import HeldError, QueueFullError
 
 _MAX_PAGE = 1000
 _MAX_MS = 60_000
 _MAX_READ_BYTES = 100 * 1024 * 1024
+_RETRY_AFTER_SECONDS = 10
+_OWN_FIELDS = ("source", "name", "preset", "exclusive", "if_busy")
 
 
 @stream_request_body
@@ -109,26 +123,56 @@ class DeploymentsHandler(StreamingHandler):
             await self.stream(record, raw=wanted == TEXT)
 
     def _start(self, given: dict[str, Any]) -> Record:
-        source, name = given.pop("source", None), given.pop("name", None)
-        preset = given.pop("preset", None)
-        for key, value in (("source", source), ("name", name), ("preset", preset)):
+        own = {key: given.pop(key, None) for key in _OWN_FIELDS}
+        for key, value in own.items():
             if value is not None and not is_text(value):
                 raise UserError(400, f"{key} takes text, found {shorten(value)}")
+        source, preset = own["source"], own["preset"]
         try:
             if preset is not None:
                 record, job = self._prepare_preset(preset, source, given)
             else:
                 record, job = self._prepare(source, given)
-            record.name = short_line(job.mask(name or "")) or record.name
+            record.name = short_line(job.mask(own["name"] or "")) or record.name
+            record.exclusive = _exclusive(record, job, own["exclusive"])
             record.requested_by = self.remote()
-            self.services.launcher.launch(record, job)
-        except RequestError as error:
+            self.services.launcher.launch(record, job, self._queuing(record, own))
+        except (RequestError, ConfigError) as error:
             raise UserError(400, str(error)) from error
+        except HeldError as error:
+            raise UserError(409, self._held(record.exclusive, error.deployment_id)) from error
+        except QueueFullError as error:
+            raise UserError(
+                503,
+                f"the queue is full: {error.waiting} deployments wait in it; try again once some "
+                "have run, or stop some of them",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            ) from error
         except LaunchError as error:
             raise UserError(500, str(error)) from error
         self.services.deployments.add(record)
         self.audit("start", deployment=record.id, source=record.source, request=record.request)
         return record
+
+    def _queuing(self, record: Record, own: Mapping[str, Any]) -> Queuing:
+        """Raises ConfigError."""
+        if_busy = own["if_busy"] or self.services.sources.if_busy(record.source, own["preset"])
+        may_wait = check_if_busy(if_busy, "if_busy") == WAIT
+        return Queuing(self.services.config.max_queued, may_wait)
+
+    def _held(self, exclusive: str, deployment_id: str) -> str:
+        """Who holds the name, since when, and what to do."""
+        holder = self.services.deployments.get(deployment_id)
+        if holder is None:
+            return f"{exclusive!r} is held by {deployment_id}; try again once that has ended"
+        who = holder.requested_by or {}
+        verb = "runs" if holder.started_at else "waits"
+        return (
+            f"{exclusive!r} is held by {deployment_id} ({holder.name}), started by "
+            f"{who.get('user') or who.get('address') or 'nobody known'}; it {verb} since "
+            f"{holder.started_at or holder.created_at}; try again once it has ended, or have this "
+            f"one wait for it: if_busy={WAIT}"
+        )
 
     def _prepare(self, source: str | None, given: dict[str, Any]) -> tuple[Record, Job]:
         sources = self.services.sources
@@ -204,7 +248,7 @@ class DeploymentsHandler(StreamingHandler):
         texts.pop("preset", None)
         source = texts.get("source") or self.services.sources.default_name()
         options = {option.name: option for option in self.services.sources.request_options(source)}
-        for name in texts.keys() - options.keys() - {"source", "name"}:
+        for name in texts.keys() - options.keys() - set(_OWN_FIELDS):
             raise UserError(400, f"source {source!r}: {unknown_name(name, options)}; {_FORM_HINT}")
         try:
             # An empty field of a form is one that wasn't filled in.
@@ -218,7 +262,7 @@ class DeploymentsHandler(StreamingHandler):
 
     def _preset_form(self, texts: dict[str, str]) -> dict[str, Any]:
         """Every field but these is a parameter."""
-        fields = {key: texts.pop(key, "") for key in ("preset", "name", "source")}
+        fields = {key: texts.pop(key, "") for key in _OWN_FIELDS}
         given: dict[str, Any] = {key: text for key, text in fields.items() if text}
         try:
             preset = self.services.sources.preset(given["preset"])
@@ -226,6 +270,22 @@ class DeploymentsHandler(StreamingHandler):
             raise UserError(400, str(error)) from error
         given["parameters"] = preset.parse_form(texts)
         return given
+
+
+def _exclusive(record: Record, job: Job, asked: str | None) -> str:
+    """The record's exclusive name: the config's or, where that has none, the request's.
+
+    Raises ConfigError.
+    """
+    if not asked:
+        return record.exclusive
+    name = job.mask(check_exclusive(asked, "exclusive"))
+    if record.exclusive not in ("", name):
+        raise ConfigError(
+            f"exclusive: this server's config has it run as {record.exclusive!r}, which a request "
+            "can't change; leave it out"
+        )
+    return name
 
 
 class DeploymentHandler(BaseHandler):
