@@ -286,11 +286,15 @@ function footerText() {
 
 function waitingText() {
   const { queue, exclusive } = record;
-  if (queue?.held_by) {
-    const heldFor = formatDuration(serverNow() - Date.parse(queue.held_by.since), { ticking: true });
-    return `Waiting for “${queue.held_by.name}”, which has held ${exclusive} for ${heldFor}`;
+  if (!queue) {
+    return "Waiting to start…";
   }
-  return queue ? `Waiting: ${placeText(record)}` : "Waiting to start…";
+  const place = `Waiting, ${placeText(record)}`;
+  if (!queue.held_by) {
+    return place;
+  }
+  const heldFor = formatDuration(serverNow() - Date.parse(queue.held_by.since), { ticking: true });
+  return `${place}: “${queue.held_by.name}” has held ${exclusive} for ${heldFor}`;
 }
 
 function elapsedText() {

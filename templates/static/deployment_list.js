@@ -31,9 +31,9 @@ function leftText(left) {
 // Where it waits. How it ended, where that isn't well: in the word of its state, unless its own exit status tells
 // more. What a signal of ours made of that (143) says nothing to a reader.
 function outcomeText(record) {
-  const { state, exit_status: status } = record;
+  const { state, exit_status: status, queue } = record;
   if (state === "queued") {
-    return placeText(record);
+    return queue?.held_by ? `waits for ${queue.held_by.name}` : placeText(record);
   }
   if (state === "failed") {
     return status ? `exit ${status}` : "";

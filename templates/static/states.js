@@ -39,12 +39,9 @@ export function stateExplanation(state) {
   return described(state).explanation ?? "";
 }
 
-/** Where a queued deployment waits, as in "queued, 3rd"; "" for any other. */
+/** Where a queued deployment waits: "3rd in the queue"; "" for any other. */
 export function placeText({ state, queue }) {
-  if (state !== "queued" || !queue) {
-    return "";
-  }
-  return queue.held_by ? `waits for ${queue.held_by.name}` : `${ordinal(queue.place)} in the queue`;
+  return state === "queued" && queue ? `${ordinal(queue.place)} in the queue` : "";
 }
 
 function ordinal(number) {
