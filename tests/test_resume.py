@@ -12,6 +12,9 @@ from conftest import Server, drop_log, wait_for
 from returning_viewer import Viewer
 from sse_client import lines_of, parse
 
+from tornado_logs.journal import LogFile
+from tornado_logs.sse import parse_cursor
+
 FLOOD = "i=0; while [ $i -lt %d ]; do i=$((i+1)); echo line $i of a flood; done"
 
 
@@ -39,17 +42,20 @@ def test_viewers_through_servers_killed_over_and_over_get_each_line_once(server:
     assert viewers[0].ids == viewers[1].ids
 
 
-def test_each_id_is_the_offset_after_its_line(server: Server) -> None:
+def test_each_id_is_the_place_after_its_line(server: Server) -> None:
     deployment = server.deploy(FLOOD % 3000)["id"]
     server.wait_for_end(deployment)
     viewer = Viewer(server, deployment)
     viewer.run()
-    log = server.log(deployment)
+    log = LogFile(str(server.data_dir / f"{deployment}.log"))
     offset = 0
-    for line, cursor in zip(viewer.lines, viewer.ids, strict=True):
+    for line, text in zip(viewer.lines, viewer.ids, strict=True):
         offset += len(line.encode()) + 1
-        assert cursor.endswith(f"-{offset}")
-    assert offset == len(log)
+        cursor = parse_cursor(text)
+        assert cursor == log.cursor(offset)
+        assert log.after_lines(cursor.offset, cursor.lines) == offset
+    assert offset == log.size()
+    log.close()
 
 
 def test_many_that_join_in_the_middle_of_a_flood_get_each_line_once(server: Server) -> None:

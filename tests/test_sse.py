@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
@@ -10,6 +13,8 @@ from hypothesis import strategies as st
 from terminal import Terminal
 from wcwidth import wcwidth
 
+from tornado_logs import sse
+from tornado_logs.journal import LogFile
 from tornado_logs.redraw import char_width, redraw
 from tornado_logs.sse import (
     Cursor,
@@ -19,6 +24,7 @@ from tornado_logs.sse import (
     encode_plain_batch,
     encode_plain_lines,
     is_plain,
+    line_cursors,
     line_ends,
     parse_cursor,
     visible_line,
@@ -31,15 +37,16 @@ LINES = st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b""
 
 def test_each_line_is_an_event_with_the_cursor_after_it() -> None:
     block = b"one\ntwo\n"
-    wire = encode_lines(visible_lines(block, 100), line_ends(block, 10), MARK)
-    assert wire == b"id: a1b2c3d4-14\ndata: one\n\nid: a1b2c3d4-18\ndata: two\n\n"
+    cursors = line_cursors(10, line_ends(block, 10), 3, MARK)
+    wire = encode_lines(visible_lines(block, 100), cursors)
+    assert wire == b"id: a1b2c3d4-0.4\ndata: one\n\nid: a1b2c3d4-0.5\ndata: two\n\n"
 
 
 def test_percent_signs_in_lines_are_text() -> None:
     block = b"100% %s %d %(x)s\n"
-    assert b"data: 100% %s %d %(x)s\n" in encode_lines(
-        visible_lines(block, 100), line_ends(block, 0), MARK
-    )
+    cursors = line_cursors(0, line_ends(block, 0), 0, MARK)
+    for wire in (encode_lines([block[:-1]], cursors), encode_plain_lines(block, 0, 0, MARK)):
+        assert b"data: 100% %s %d %(x)s\n" in wire
 
 
 def test_a_batch_is_one_event_with_one_cursor() -> None:
@@ -61,7 +68,7 @@ def test_there_is_an_end_for_each_line_and_the_last_is_the_blocks(
 def test_no_bytes_of_a_log_can_break_the_framing(block: bytes) -> None:
     lines = visible_lines(block, 100)
     assert not any(b"\n" in line or b"\r" in line for line in lines)
-    wire = encode_lines(lines, line_ends(block, 0), MARK)
+    wire = encode_lines(lines, line_cursors(0, line_ends(block, 0), 0, MARK))
     assert wire.count(b"\n") == 3 * len(lines)
     wire.decode()
 
@@ -72,8 +79,49 @@ def test_a_plain_block_is_encoded_as_any_other_only_faster(lines: list[bytes], m
     shown, ends = visible_lines(block, most), line_ends(block, 10)
     assert is_plain(block, most) == (shown == lines)
     if is_plain(block, most):
-        assert encode_plain_lines(block, 10, MARK) == encode_lines(shown, ends, MARK)
+        cursors = line_cursors(10, ends, 3, MARK)
+        assert encode_plain_lines(block, 10, 3, MARK) == encode_lines(shown, cursors)
         assert encode_plain_batch(block, ends[-1], MARK) == encode_batch(shown, ends[-1], MARK)
+
+
+@given(st.lists(st.integers(0, 40), min_size=1), st.data())
+def test_a_line_has_the_same_cursor_however_the_log_is_read(
+    lengths: list[int], data: st.DataObject
+) -> None:
+    lines = [b"%" * length + b"\n" for length in lengths]
+    with TemporaryDirectory() as folder, patch.object(sse, "CELL_BYTES", 16):
+        path = Path(folder) / "x.log"
+        path.write_bytes(b"".join(lines))
+        log = LogFile(str(path))
+        cursors: list[Cursor] = []
+        start = number = 0
+        while number < len(lines):
+            count = data.draw(st.integers(1, len(lines)))
+            block = b"".join(lines[number : number + count])
+            before = log.lines_before(start)
+            found = line_cursors(start, line_ends(block, start), before, MARK)
+            if max(map(len, lines[number : number + count])) <= 16:
+                shown = visible_lines(block, 100)
+                plain = encode_plain_lines(block, start, before, MARK)
+                assert plain == encode_lines(shown, found)
+            cursors += found
+            start, number = start + len(block), number + count
+        ends = line_ends(b"".join(lines), 0)
+        assert cursors == line_cursors(0, ends, 0, MARK)
+        assert len(set(cursors)) == len(cursors)
+        for cursor, end in zip(cursors, ends, strict=True):
+            assert log.cursor(end) == Cursor(log.mark(), cursor.offset, cursor.lines)
+            if cursor.lines:
+                assert log.after_lines(cursor.offset, cursor.lines) == end
+            else:
+                assert cursor.offset == end
+        log.close()
+
+
+def test_a_block_of_more_lines_than_numbers_are_kept_for_is_encoded_too() -> None:
+    events = encode_plain_lines(b"%\n" * 20_000, 0, 0, MARK).split(b"\n\n")
+    assert events[0] == b"id: a1b2c3d4-0.1\ndata: %"
+    assert events[-2:] == [b"id: a1b2c3d4-0.20000\ndata: %", b""]
 
 
 def test_text_that_merely_looks_like_an_end_of_line_is_left_alone() -> None:
@@ -211,12 +259,19 @@ def test_the_mark_of_a_cut_line_counts_the_bytes_of_the_log_not_of_the_wire() ->
 
 
 def test_a_cursor_reads_back_as_it_was_written() -> None:
-    for cursor in (Cursor(MARK, 0), Cursor(MARK, 10**12), Cursor(MARK, 7, ended=True)):
+    for cursor in (
+        Cursor(MARK, 0),
+        Cursor(MARK, 10**12),
+        Cursor(MARK, 65536, 3),
+        Cursor(MARK, 7, 0, ended=True),
+        Cursor(MARK, 0, 3, ended=True),
+    ):
         assert parse_cursor(str(cursor)) == cursor
 
 
 @pytest.mark.parametrize(
     "text", ["", "7", "-7", "a1b2c3d4", "a1b2c3d4-", "a1b2c3d4--1", "a1b2c3d4-7-", "A1B2C3D4-7",
+             "a1b2c3d4-7.", "a1b2c3d4-7.1", "a1b2c3d4-.7",
              "a1b2c3d4-٣", "a1b2c3d4-7\n", "a1b2c3d4-" + "9" * 30]
 )  # fmt: skip
 def test_what_is_no_cursor_is_none(text: str) -> None:

@@ -193,17 +193,20 @@ class Follower:
             self._mark = self._log.mark()
         return self._mark
 
-    def is_at(self, cursor: sse.Cursor) -> bool:
-        """Whether this log can have given out this cursor."""
+    def offset_of(self, cursor: sse.Cursor) -> int | None:
+        """Where in the log this cursor is; None if the log can't have given it out."""
         self.look()
+        if (cursor.offset or cursor.lines) and cursor.mark != self.mark():
+            return None
+        if cursor.lines:
+            return self._log.after_lines(cursor.offset, cursor.lines)
         ended = self.record.state.is_final
-        if not self._log.is_line_start(cursor.offset, ended=ended):
-            return False
-        return cursor.offset == 0 or cursor.mark == self.mark()
+        is_line_start = self._log.is_line_start(cursor.offset, ended=ended)
+        return cursor.offset if is_line_start else None
 
-    def has_nothing_after(self, cursor: sse.Cursor) -> bool:
-        """Whether whoever comes back with this cursor has had everything, the end too."""
-        return cursor.ended and self.record.state.is_final and cursor.offset == self._size
+    def has_nothing_after(self, offset: int) -> bool:
+        """Whether whoever has had the end, and comes back with this offset, has had everything."""
+        return self.record.state.is_final and offset == self._size
 
     async def tail_start(self, lines: int) -> int:
         """The offset at which the last `lines` lines begin."""
@@ -310,17 +313,27 @@ class Follower:
             del self._chunks[next(iter(self._chunks))]
 
     def _encode(self, block: Block, framing: Framing) -> Chunk:
-        most = self._settings.max_line_bytes
-        if not block.left_out_bytes and sse.is_plain(block.data, most):
-            if framing is Framing.BATCHES:
-                data = sse.encode_plain_batch(block.data, block.end, self.mark())
-            else:
-                data = sse.encode_plain_lines(block.data, block.start, self.mark())
-            return Chunk(data, block.end)
-        lines, ends = block_lines(block, most)
+        most = min(self._settings.max_line_bytes, sse.CELL_BYTES - 1)
+        is_plain = not block.left_out_bytes and sse.is_plain(block.data, most)
         if framing is Framing.BATCHES:
-            return Chunk(sse.encode_batch(lines, block.end, self.mark()), block.end)
-        return Chunk(sse.encode_lines(lines, ends, self.mark()), block.end)
+            return Chunk(self._batch(block, is_plain=is_plain), block.end)
+        return Chunk(self._lines(block, is_plain=is_plain), block.end)
+
+    def _batch(self, block: Block, *, is_plain: bool) -> bytes:
+        if is_plain:
+            return sse.encode_plain_batch(block.data, block.end, self.mark())
+        lines, _ = block_lines(block, self._settings.max_line_bytes)
+        return sse.encode_batch(lines, block.end, self.mark())
+
+    def _lines(self, block: Block, *, is_plain: bool) -> bytes:
+        before = self._log.lines_before(block.start)
+        if is_plain:
+            return sse.encode_plain_lines(block.data, block.start, before, self.mark())
+        lines, ends = block_lines(block, self._settings.max_line_bytes)
+        is_whole = block.data.endswith(b"\n")
+        return sse.encode_lines(
+            lines, sse.line_cursors(block.start, ends, before, self.mark(), is_whole=is_whole)
+        )
 
     async def _long_block(self, offset: int) -> Block | None:
         """A line longer than a block: found in slices, so that nobody else waits for it."""

@@ -209,6 +209,39 @@ class LogFile:
             return UNSETTLED_MARK
         return f"{zlib.crc32(head[: head.find(10) + 1 or None]):08x}"
 
+    def lines_before(self, offset: int) -> int:
+        """How many lines begin before `offset`, itself a line's beginning, in its cell."""
+        cell = offset // sse.CELL_BYTES * sse.CELL_BYTES
+        # A line begins after an LF; the one before the cell tells of a line that begins with it.
+        since = max(0, cell - 1)
+        return self.read(since, offset - since).count(b"\n") - (cell > 0)
+
+    def cursor(self, offset: int) -> sse.Cursor:
+        """The cursor of this place, itself a line's beginning or the log's end.
+
+        That of the line before it, as its event has it.
+        """
+        since = max(0, offset - sse.CELL_BYTES - 1)
+        line = self.read(since, offset - since)
+        start = line.rfind(b"\n", 0, -1) + 1
+        if not line.endswith(b"\n") or (since and not start):  # without its LF, or long
+            return sse.Cursor(self.mark(), offset)
+        start += since
+        cell = start // sse.CELL_BYTES * sse.CELL_BYTES
+        return sse.Cursor(self.mark(), cell, self.lines_before(start) + 1)
+
+    def after_lines(self, offset: int, count: int) -> int | None:
+        """The offset after `count` lines that begin in the cell at `offset`; None if it has less.
+
+        As a cursor has them: no line is longer than a cell, and each has its LF.
+        """
+        since = max(0, offset - 1)
+        data = self.read(since, 2 * sse.CELL_BYTES + 1)
+        start = data.find(b"\n") + 1 if offset else 0
+        pieces = data[start:].split(b"\n", count)
+        is_there = len(pieces) > count and (start or not offset)
+        return since + len(data) - len(pieces[-1]) if is_there else None
+
     def is_line_start(self, offset: int, *, ended: bool = False) -> bool:
         """Whether a line begins, or will begin, at `offset`; of an ended log also its very end."""
         size = self.size()

@@ -1,7 +1,7 @@
 r"""Lines to Server-Sent Events, and cursors. Pure: no I/O.
 
-    >>> encode_lines(visible_lines(b"one\ntwo\n", 100), line_ends(b"one\ntwo\n", 0), "a1b2c3d4")
-    b'id: a1b2c3d4-4\ndata: one\n\nid: a1b2c3d4-8\ndata: two\n\n'
+    >>> encode_plain_lines(b"one\ntwo\n", 0, 0, "a1b2c3d4")
+    b'id: a1b2c3d4-0.1\ndata: one\n\nid: a1b2c3d4-0.2\ndata: two\n\n'
 
 The standard is WHATWG HTML, section 9.2. A line of the stream ends at CR, LF or CRLF and at nothing
 else (U+2028, NUL and their like are text), so what `visible_lines` returns can break no framing
@@ -15,13 +15,18 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, islice
+from functools import cache
+from itertools import accumulate
 from typing import Any
 
 from tornado_logs.redraw import redraw
 
 HEARTBEAT = b": ping\n\n"
-_CURSOR = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})(-end)?", re.ASCII)
+_CURSOR = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})(?:\.([0-9]{1,9}))?(-end)?", re.ASCII)
+_KEPT_NUMBERS = 16_384
+
+CELL_BYTES = 64 * 1024
+"""A log's lines are numbered within cells of so many bytes, each in that in which it begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +34,30 @@ class Cursor:
     """A position in one log: what an event id says.
 
     `mark`: eight hex digits that tell this log from another that once had its name.
-    `offset`: how many bytes of the log stand before the position.
+    `offset`: a byte offset in the log, and `lines`: after how many of the lines that begin there or
+    later the position is. A line's own cursor has the offset of its cell: to number lines is far
+    cheaper than to add up their lengths. One longer than a cell has the offset after it.
     `ended`: `event: end` was delivered too, so whoever comes back with this wants nothing more.
     """
 
     mark: str
     offset: int
+    lines: int = 0
     ended: bool = False
 
     def __str__(self) -> str:
-        return f"{self.mark}-{self.offset}{'-end' if self.ended else ''}"
+        lines = f".{self.lines}" if self.lines else ""
+        return f"{self.mark}-{self.offset}{lines}{'-end' if self.ended else ''}"
 
 
 def parse_cursor(text: str) -> Cursor | None:
     """The cursor that `text` stands for, None where it stands for none."""
     match = _CURSOR.fullmatch(text)
-    return Cursor(match[1], int(match[2]), bool(match[3])) if match else None
+    if match is None:
+        return None
+    cursor = Cursor(match[1], int(match[2]), int(match[3] or 0), bool(match[4]))
+    is_ours = not cursor.lines or cursor.offset % CELL_BYTES == 0
+    return cursor if is_ours else None
 
 
 def visible_lines(block: bytes, max_line_bytes: int) -> list[bytes]:
@@ -83,14 +96,40 @@ def is_plain(block: bytes, max_line_bytes: int) -> bool:
     return True
 
 
-def encode_plain_lines(block: bytes, offset: int, mark: str) -> bytes:
-    """`encode_lines` of a plain block that begins at `offset`: what replay is bound by."""
-    lines = block.splitlines(keepends=True)  # it has no CR, so these are LFs alone
-    values: list[int | bytes] = [0] * (2 * len(lines))
-    values[0::2] = islice(accumulate(map(len, lines), initial=offset), 1, None)
-    values[1::2] = lines
-    # One large format is several times faster than one per line.
-    return ((b"id: %b-%%d\ndata: %%b\n" % mark.encode()) * len(lines)) % tuple(values)
+def encode_plain_lines(block: bytes, offset: int, before: int, mark: str) -> bytes:
+    """`encode_lines` of a plain block that begins at `offset`: what replay is bound by.
+
+    `before`: how many lines begin before it in its cell.
+    """
+    events, start = [], 0
+    while start < len(block):
+        cell = (offset + start) // CELL_BYTES * CELL_BYTES
+        # Up to the first line that begins in the next cell, or later.
+        end = block.find(b"\n", cell + CELL_BYTES - 1 - offset) + 1 or len(block)
+        events.append(_encode_cell(block[start:end], f"{mark}-{cell}".encode(), before))
+        start, before = end, 0
+    return b"".join(events)
+
+
+def _encode_cell(lines: bytes, head: bytes, before: int) -> bytes:
+    """Lines become the format of one large formatting of numbers: none is ever an object."""
+    head = b"id: %b.%%b\ndata: " % head
+    count = lines.count(b"\n")
+    template = lines.replace(b"%", b"%%") if b"%" in lines else lines
+    template = template.replace(b"\n", b"\n\n" + head, count - 1)
+    return b"".join((head, template, b"\n")) % _numbers(before + 1, before + count + 1)
+
+
+def _numbers(start: int, stop: int) -> tuple[bytes, ...]:
+    """The texts from `start` to before `stop`; those for usual lines are kept."""
+    if stop > _KEPT_NUMBERS:
+        return tuple(map(b"%d".__mod__, range(start, stop)))
+    return _kept_numbers()[start:stop]
+
+
+@cache
+def _kept_numbers() -> tuple[bytes, ...]:
+    return tuple(map(b"%d".__mod__, range(_KEPT_NUMBERS)))
 
 
 def encode_plain_batch(block: bytes, end: int, mark: str) -> bytes:
@@ -100,10 +139,30 @@ def encode_plain_batch(block: bytes, end: int, mark: str) -> bytes:
     return b"".join((b"id: %b-%d\ndata: " % (mark.encode(), end), lines, b"\n\n"))
 
 
-def encode_lines(lines: Sequence[bytes], ends: Sequence[int], mark: str) -> bytes:
+def encode_lines(lines: Sequence[bytes], cursors: Iterable[Cursor]) -> bytes:
     """One event per line, each with the cursor after it."""
-    head = b"id: %b-%%d\ndata: %%b\n\n" % mark.encode()
-    return b"".join(head % event for event in zip(ends, lines, strict=True))
+    events = zip(cursors, lines, strict=True)
+    return b"".join(b"id: %b\ndata: %b\n\n" % (str(c).encode(), line) for c, line in events)
+
+
+def line_cursors(
+    offset: int, ends: Iterable[int], before: int, mark: str, *, is_whole: bool = True
+) -> list[Cursor]:
+    """The cursors after lines with these ends, of which the first begins at `offset`.
+
+    `before`: how many lines begin before it in its cell. Not `is_whole`: the last one lacks its LF.
+    """
+    cursors, cell = [], offset // CELL_BYTES
+    for end in ends:
+        if offset // CELL_BYTES != cell:
+            cell, before = offset // CELL_BYTES, 0
+        before += 1
+        is_long = end - offset > CELL_BYTES
+        cursors.append(Cursor(mark, end) if is_long else Cursor(mark, cell * CELL_BYTES, before))
+        offset = end
+    if cursors and not is_whole:
+        cursors[-1] = Cursor(mark, offset)
+    return cursors
 
 
 def encode_batch(lines: Iterable[bytes], end: int, mark: str) -> bytes:

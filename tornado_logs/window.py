@@ -70,7 +70,7 @@ def read_window(
         "lines": lines,
         "style": style,
         "total_lines": total,
-        "cursor": str(sse.Cursor(log.mark(), end)),
+        "cursor": str(log.cursor(end)),
         "ended": ended,
     }
     return window | (_times(log, number, len(lines)) if wanted.times else {})

@@ -80,9 +80,11 @@ class StreamingHandler(BaseHandler):
     async def _stream(self, follower: Follower, *, raw: bool) -> bool:
         """Send the log; whether somebody else does, and has taken the follower along."""
         cursor = None if raw else self._cursor()
-        if cursor is not None and follower.is_at(cursor) and follower.has_nothing_after(cursor):
-            self.set_status(204)  # stops an EventSource for good
-            return False
+        if cursor is not None and cursor.ended:
+            offset = follower.offset_of(cursor)
+            if offset is not None and follower.has_nothing_after(offset):
+                self.set_status(204)  # stops an EventSource for good
+                return False
         position = await self._begin(follower, cursor, self._framing(raw=raw))
         self.set_stream_headers(raw=raw)
         await self.flush()  # the headers, at once
@@ -145,9 +147,8 @@ class StreamingHandler(BaseHandler):
         """Where the viewer asked to begin, or the start if that can't be right."""
         wants_partial = self.flag("partial")
         if cursor is not None:
-            if follower.is_at(cursor):
-                return follower.begin(cursor.offset, framing, partial=wants_partial)
-            return follower.begin(0, framing, partial=wants_partial, reset=True)
+            offset = follower.offset_of(cursor)
+            return follower.begin(offset or 0, framing, partial=wants_partial, reset=offset is None)
         if not self.get_query_argument("tail", ""):
             return follower.begin(0, framing, partial=wants_partial)
         tail = self.number("tail", 0, least=0)
