@@ -20,6 +20,7 @@ from benchmarks.drain import Drained, Request, drain, seconds_to
 from benchmarks.load import Load, LoadResult
 from benchmarks.results import Report, parser
 from benchmarks.system import LOAD_CPU, pin
+from tornado_logs.sse import CELL_BYTES
 
 TARGET_FIRST_BYTE_MS = 10.0
 TARGET_OTHERS_P99_MS = 100.0
@@ -74,17 +75,16 @@ class Way:
             return log_bytes
         if "batch" in self.path:
             return log_bytes + lines * len("data: ")
-        return log_bytes + lines * len("id: 01234567-\ndata: \n") + _digits(lines)
+        return log_bytes + lines * len("id: 01234567-.\ndata: \n") + _digits(lines * LINE_BYTES)
 
 
-def _digits(lines: int) -> int:
-    """How many digits the offsets after all these lines have."""
-    total, width = 0, len(str(LINE_BYTES))
-    while 10 ** (width - 1) <= lines * LINE_BYTES:
-        first = max(1, -(-(10 ** (width - 1)) // LINE_BYTES))
-        last = min(lines, (10**width - 1) // LINE_BYTES)
-        total += width * (last - first + 1)
-        width += 1
+def _digits(log_bytes: int) -> int:
+    """How many digits the ids of all lines have: those of their cells and of their numbers."""
+    total = line = 0
+    for cell in range(0, log_bytes, CELL_BYTES):
+        count = min(cell + CELL_BYTES, log_bytes) // LINE_BYTES - line
+        line += count
+        total += count * len(str(cell)) + sum(len(str(number)) for number in range(1, count + 1))
     return total
 
 
