@@ -31,7 +31,12 @@ SHORT_SECRET = (
     f"a secret needs {MIN_SECRET_CHARS} characters or more; hiding a shorter one would hide half "
     "of every log"
 )
-_MAX_WHOLE = 1 << 53  # what JSON's readers can be trusted to take for what it is
+MAX_NUMBER = 1 << 53
+"""Numbers of less than this JSON's readers can be trusted to take for what they are."""
+
+BOOLEANS = {"true": True, "1": True, "on": True, "yes": True}
+BOOLEANS |= {"false": False, "0": False, "off": False, "no": False}
+"""The texts, in lower case, that stand for true and false."""
 
 WAIT, REFUSE = "wait", "refuse"
 MAX_EXCLUSIVE_CHARS = 100
@@ -512,7 +517,7 @@ def parse_text(option: Option, text: str, where: str) -> Any:
     """The value that `text` (of a form, a flag, the environment) stands for. Raises ConfigError."""
     try:
         if option.type is bool:
-            return _BOOLEANS[text.strip().lower()]
+            return BOOLEANS[text.strip().lower()]
         if option.type in (int, float):
             return option.type(text)
         if option.type is Environment:
@@ -524,10 +529,6 @@ def parse_text(option: Option, text: str, where: str) -> Any:
         found = "something else" if option.secret else shorten(text)
         raise ConfigError(f"{where}: expected {expected}, found {found}") from None
     return text
-
-
-_BOOLEANS = {"true": True, "1": True, "on": True, "yes": True}
-_BOOLEANS |= {"false": False, "0": False, "off": False, "no": False}
 
 
 def _variable(line: str) -> tuple[str, str]:
@@ -549,7 +550,7 @@ def is_text(value: Any) -> bool:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MAX_WHOLE
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
 
 
 def _is_number(value: Any) -> bool:

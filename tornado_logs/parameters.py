@@ -21,19 +21,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, ClassVar
 
-from tornado_logs.config import ConfigError, check_settings, is_text, shorten, unknown_name
+from tornado_logs.config import (
+    BOOLEANS,
+    MAX_NUMBER,
+    ConfigError,
+    check_settings,
+    is_text,
+    shorten,
+    unknown_name,
+)
 from tornado_logs.source import Option, Texts
 
 MAX_FILES = 1000
 """How many names of a folder are offered; the others may be given all the same."""
 
 _MAX_ENTRIES = 20_000  # of a folder that is looked through for them
-_MAX_NUMBER = 1 << 53  # what JSON's readers can be trusted to take for what it is
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,16}", re.ASCII)
 _DECIMAL = re.compile(r"[+-]?[0-9]{1,16}(\.[0-9]{1,300})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
-_BOOLEANS = {"true": True, "1": True, "on": True, "yes": True}
-_BOOLEANS |= {"false": False, "0": False, "off": False, "no": False}
 _CONTROLS = ("Cc", "Zl", "Zp")  # line and paragraph separators end a line in many programs
 # They make a text look like another: in the list, in the record, in an audit.
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -219,7 +224,7 @@ class NumberParameter(Parameter):
     def problem(self, value: Any) -> str:
         """True is no number here, though it is one in Python."""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or abs(value) >= _MAX_NUMBER or not math.isfinite(value):
+        if not is_number or abs(value) >= MAX_NUMBER or not math.isfinite(value):
             return self.not_expected(value)
         low, high = self.settings["minimum"], self.settings["maximum"]
         is_low, is_high = low is not None and value < low, high is not None and value > high
@@ -280,7 +285,7 @@ class FlagParameter(Parameter):
     def parse(self, text: str) -> Any:
         """The last of its lines: a form's checkbox stands after the hidden field that says off."""
         last = text.rpartition("\n")[2].strip()
-        return _BOOLEANS.get(last.lower(), text)
+        return BOOLEANS.get(last.lower(), text)
 
     def argument(self, value: Value | None) -> str | None:
         """Its text, or nothing."""
