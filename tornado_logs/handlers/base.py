@@ -214,10 +214,9 @@ class BaseHandler(RequestHandler):
         page of another site, whose form could ride on the reader's session or on this machine.
         """
         headers = self.request.headers
-        content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         is_session = self.user is not None and self.user.via in ("session", "share")
         is_browser = "Origin" in headers or "Sec-Fetch-Site" in headers or is_session
-        if not is_browser or (content_type == JSON and not is_session):
+        if not is_browser or (self.body_type() == JSON and not is_session):
             return
         if headers.get("Origin") in self.services.config.allowed_origins and not is_session:
             return
@@ -264,6 +263,10 @@ class BaseHandler(RequestHandler):
     def wants(self, *offered: str) -> str:
         """Which of the offered media types the client likes best; the first if it has no wish."""
         return preferred_type(self.request.headers.get("Accept", ""), offered)
+
+    def body_type(self) -> str:
+        """The media type of the request's body, in lower case; empty if the request names none."""
+        return self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
     def record(self, deployment_id: str) -> Record:
         """The deployment's record. Raises UserError (404)."""

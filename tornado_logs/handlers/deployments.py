@@ -224,9 +224,7 @@ class DeploymentsHandler(StreamingHandler):
         return data
 
     def _is_form(self) -> bool:
-        content_type = self.request.headers.get("Content-Type", "").partition(";")[0]
-        forms = ("application/x-www-form-urlencoded", "multipart/form-data")
-        return content_type.strip().lower() in forms
+        return self.body_type() in ("application/x-www-form-urlencoded", "multipart/form-data")
 
     def _form(self) -> dict[str, Any]:
         arguments: dict[str, list[bytes]] = {}
