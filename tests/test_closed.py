@@ -107,22 +107,26 @@ class Closed:
         return len(list(self.server.data_dir.glob("*.log")))
 
 
+@contextlib.contextmanager
+def closed_server(folder: Path, config: str) -> Iterator[Closed]:
+    """A closed server that ends with the block."""
+    with contextlib.closing(Server(folder, config)) as server:
+        server.start()
+        yield Closed(server)
+
+
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Closed]:
     """One closed server for all tests that leave it as it was."""
-    server = Server(tmp_path_factory.mktemp("closed"), CONFIG)
-    server.start()
-    yield Closed(server)
-    server.close()
+    with closed_server(tmp_path_factory.mktemp("closed"), CONFIG) as closed:
+        yield closed
 
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Closed]:
     """One behind a proxy, which is whoever asks from 127.0.0.1."""
-    server = Server(tmp_path_factory.mktemp("proxied"), PROXY_CONFIG)
-    server.start()
-    yield Closed(server)
-    server.close()
+    with closed_server(tmp_path_factory.mktemp("proxied"), PROXY_CONFIG) as proxied:
+        yield proxied
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page
 
 from tornado_logs.journal import JournalWriter
@@ -190,3 +191,13 @@ def search(page: Page, text: str) -> Locator:
     page.keyboard.press("Control+f")
     page.get_by_role("textbox", name="Search the whole log").fill(text)
     return page.locator(".search-status")
+
+
+def serious(page: Page) -> list[str]:
+    """What axe-core finds that is serious or critical."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{rule['id']}: {[node['html'] for node in rule['nodes']]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+    ]

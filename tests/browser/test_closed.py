@@ -11,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tornado_logs.tokens import Role, TokenFile
@@ -26,6 +25,7 @@ from .helpers import (
     open_log,
     overflow_px,
     search,
+    serious,
     wait_for_line,
     wait_until,
 )
@@ -518,16 +518,6 @@ def test_no_name_and_no_request_is_anything_but_text(page: Page, server: Server)
 
 
 # --- how they look
-
-
-def serious(page: Page) -> list[str]:
-    """What axe-core finds that is serious or critical."""
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{rule['id']}: {[node['html'] for node in rule['nodes']]}"
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-    ]
 
 
 def small_context(browser: Browser) -> BrowserContext:

@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, Route, expect
 from terminal import Terminal
 
@@ -21,6 +20,7 @@ from .helpers import (
     row,
     scroll_to_share,
     search,
+    serious,
     stop,
     text_of,
     wait_for_line,
@@ -621,16 +621,6 @@ def test_a_bar_over_several_lines_is_right_at_every_moment(
     page.reload()
     wait_for_line(page, "end")
     assert shown_rows(page)[-4:] == ["one 2", "two 3", "three 3", "end"]
-
-
-def serious(page: Page) -> list[str]:
-    """What axe-core finds that is serious or critical."""
-    found = Axe().run(page).response["violations"]
-    return [
-        f"{rule['id']}: {[node['html'] for node in rule['nodes']]}"
-        for rule in found
-        if rule["impact"] in ("serious", "critical")
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
