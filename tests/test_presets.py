@@ -653,6 +653,8 @@ WRONG_CONFIGS = [
         "[sources.demo]\ntype = 'mock'\n[commands.deploy]\ncommand = ['d']",
         "expected a source that runs a command, found 'demo'",
     ),
+    (plain("user = 'nosuch'"), "user is 'nosuch'"),
+    (plain("secrets = {PIN = '123'}"), "commands.deploy: secrets: a secret needs 4 characters"),
 ]
 
 
@@ -664,6 +666,19 @@ def test_a_wrong_section_is_refused_with_its_place(
         catalog(tmp_path, text)
     assert sentence in str(caught.value)
     assert str(tmp_path / "conf.toml") in str(caught.value)
+
+
+def test_no_error_of_a_section_shows_a_secret(tmp_path: Path) -> None:
+    secret = "hunter2-hunter2"
+    for rest in (
+        f"cwd = ['{secret}']",
+        f"user = '{secret}'\n",
+        f"timeout_seconds = '{'x' * 190}{secret}'",
+        "secrets = {A = 'another-secret'}\nuser = 'another-secret'",
+    ):
+        with pytest.raises(ConfigError, match=r"commands\.deploy: ") as caught:
+            catalog(tmp_path, f'secrets = {{TOKEN = "{secret}"}}\n' + plain(rest))
+        assert not re.search("hunter|another", str(caught.value))
 
 
 CODE = [

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from tornado_logs.config import (
     SHORT_SECRET,
     Config,
     ConfigError,
+    PresetConfig,
     SourceConfig,
     check_settings,
     check_value,
@@ -72,7 +73,7 @@ class Catalog:
                 raise ConfigError(f"{section.where}: type: {error}") from error
             self._classes[name] = source_class
             self._settings[name] = self._section_settings(section, source_class)
-        self._presets = {name: self._read_preset(name, config) for name in config.commands}
+        self._presets = {name: self._read_preset(one) for name, one in config.commands.items()}
 
     def _section_settings(
         self, section: SourceConfig, source_class: type[LogSource]
@@ -84,13 +85,8 @@ class Catalog:
             return check_settings(options, given, section.where, may_lack_required=True)
 
         settings: dict[str, Any] = _checked(check, section.settings, masker)
-        for option in options:
-            _refuse_short(option, settings[option.name], f"{section.where}: {option.name}")
         self._check_pass_secrets(section, options)
-        try:
-            source_class.check_config(settings)
-        except SourceError as error:
-            raise ConfigError(masker.text(f"{section.where}: {error}")) from None
+        _refuse_unworkable(source_class, settings, section.where, masker)
         return settings
 
     def _check_pass_secrets(self, section: SourceConfig, options: Sequence[Option]) -> None:
@@ -246,8 +242,20 @@ class Catalog:
 
     # --- Presets
 
-    def _read_preset(self, name: str, config: Config) -> Preset:
-        preset = config.commands[name]
+    def _read_preset(self, config: PresetConfig) -> Preset:
+        source = self._preset_source(config)
+        source_class, settings = self._classes[source], self._settings[source]
+        with_own = {**settings, **config.section}
+        masker = Masker((*self._secrets.values(), *_secrets_in(source_class.options, with_own)))
+
+        def read(section: Mapping[str, Any]) -> Preset:
+            return read_preset(replace(config, section=section), source, source_class.options)
+
+        preset: Preset = _checked(read, config.section, masker)
+        _refuse_unworkable(source_class, {**settings, **preset.settings}, config.where, masker)
+        return preset
+
+    def _preset_source(self, preset: PresetConfig) -> str:
         source = preset.section.get("source")
         if source is None:
             takers = (known for known in self._sections if self._takes_command(known))
@@ -257,7 +265,7 @@ class Catalog:
             raise ConfigError(
                 f"{preset.where}: source: expected one of {known}, found {shorten(source)}"
             )
-        return read_preset(preset, source, self._classes[source].options)
+        return source
 
     def presets(self) -> list[Preset]:
         """Those that a request may start, in the order of the config."""
@@ -336,6 +344,18 @@ def _texts_in(value: Any) -> Iterator[str]:
 def _refuse_short(option: Option, value: Any, where: str) -> None:
     if option.secret and any(len(text.strip()) < MIN_SECRET_CHARS for text in _texts_in(value)):
         raise ConfigError(f"{where}: {SHORT_SECRET}")
+
+
+def _refuse_unworkable(
+    source_class: type[LogSource], settings: Mapping[str, Any], where: str, masker: Masker
+) -> None:
+    """Refuse, as the server starts, what could only fail, or be shown, as something is started."""
+    for option in source_class.options:
+        _refuse_short(option, settings[option.name], f"{where}: {option.name}")
+    try:
+        source_class.check_config(settings)
+    except SourceError as error:
+        raise ConfigError(masker.text(f"{where}: {error}")) from None
 
 
 def _checked(check: Callable[[Any], Any], given: Any, masker: Masker) -> Any:

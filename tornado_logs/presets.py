@@ -76,7 +76,8 @@ class Preset:
         self.start_role: str = settings["start_role"]
         self.if_busy: str = settings["if_busy"]
         self.parameters = parameters
-        self._settings = {key: value for key, value in settings.items() if key not in own}
+        # The options of its source that are the same whatever its parameters are.
+        self.settings = {key: value for key, value in settings.items() if key not in own}
         self._command, self._environment, self._exclusive = templates
 
     def check(self, given: Mapping[str, Any]) -> dict[str, Value]:
@@ -111,7 +112,7 @@ class Preset:
         environment = {
             name: template.text(arguments) for name, template in self._environment.items()
         }
-        settings = {**self._settings, "command": _without_none(command)}
+        settings = {**self.settings, "command": _without_none(command)}
         if environment:
             settings["env"] = {key: text for key, text in environment.items() if text is not None}
         return settings

@@ -156,7 +156,11 @@ class LogSource(ABC):
 
     @classmethod
     def check_config(cls, configured: Mapping[str, Any]) -> None:
-        """Refuse, by SourceError and as the server starts, settings that can't work here."""
+        """Refuse, by SourceError and as the server starts, settings that can't work here.
+
+        Called for each section, and for each preset with the section's settings and its own, but
+        for its command and variables, which its parameters make.
+        """
 
     @classmethod
     def check_request(cls, configured: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
