@@ -38,6 +38,7 @@ ACCESS_FOLDER = ".access"
 TOKENS_FILE, AUDIT_FILE = "tokens.json", "audit.jsonl"
 SHARE_PREFIX = "tls_"
 _SIGNED_VERSION = 2
+_SHARE_SIGNATURE_DAYS = 36_500  # for good: a link says itself until when it holds
 _SECRET_BYTES = 32
 _MAX_USER_CHARS = 64
 
@@ -192,7 +193,7 @@ class Access:
                 encoded + "=" * (-len(encoded) % 4), "-_", validate=True
             ).decode()
             is_whole = text == _share_text(signed)  # base64 has some bits that say nothing
-            value = self._signed("share", signed, days=36500) if is_whole else None
+            value = self._signed("share", signed, _SHARE_SIGNATURE_DAYS) if is_whole else None
             given = json.loads(value) if value else None
         except (ValueError, binascii.Error):
             return None

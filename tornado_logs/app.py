@@ -33,7 +33,7 @@ from tornado_logs.handlers.access import (
     SignInHandler,
     SignOutHandler,
 )
-from tornado_logs.handlers.base import SECURITY_HEADERS, BaseHandler, NotFoundHandler
+from tornado_logs.handlers.base import BaseHandler, NotFoundHandler, set_common_headers
 from tornado_logs.handlers.deployments import DeploymentHandler, DeploymentsHandler, StopHandler
 from tornado_logs.handlers.logs import LinesHandler, LogHandler, RawLogHandler, SearchHandler
 from tornado_logs.handlers.pages import EventsHandler, IndexHandler
@@ -169,7 +169,4 @@ class PageFileHandler(StaticFileHandler):
 
     def set_default_headers(self) -> None:
         """Those of every answer, errors too."""
-        for name, value in SECURITY_HEADERS.items():
-            self.set_header(name, value)
-        self.set_header("Cache-Control", "no-cache")
-        self.clear_header("Server")
+        set_common_headers(self, cache_control="no-cache")

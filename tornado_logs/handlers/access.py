@@ -68,7 +68,7 @@ class SignOutHandler(BaseHandler):
 class ShareHandler(BaseHandler):
     """`POST /deployments/<id>/share`: a link that shows this deployment to whoever has it."""
 
-    async def post(self, deployment_id: str) -> None:
+    def post(self, deployment_id: str) -> None:
         """`expires_seconds`: how long it holds; a week."""
         self.check_forgery()
         record, user = self.record(deployment_id), self.known_user()

@@ -66,6 +66,14 @@ SECURITY_HEADERS = {
 """On every answer. No page has a script or style of its own: they come from files of ours alone."""
 
 
+def set_common_headers(handler: RequestHandler, cache_control: str) -> None:
+    """Those of every answer: what a browser has to refuse, and nothing about what serves it."""
+    for name, value in SECURITY_HEADERS.items():
+        handler.set_header(name, value)
+    handler.set_header("Cache-Control", cache_control)
+    handler.clear_header("Server")
+
+
 @contextlib.contextmanager
 def knowing_tokens() -> Iterator[None]:
     """Where the tokens can't be read, nobody is let in. Raises UserError (503)."""
@@ -100,11 +108,8 @@ class BaseHandler(RequestHandler):
 
     def set_default_headers(self) -> None:
         """On every answer, errors too."""
-        for name, value in SECURITY_HEADERS.items():
-            self.set_header(name, value)
         # A shared cache must not keep what one user may see; a browser asks again each time.
-        self.set_header("Cache-Control", "private, no-cache")
-        self.clear_header("Server")
+        set_common_headers(self, cache_control="private, no-cache")
 
     def prepare(self) -> None:
         """Refuse what a web page from elsewhere may have sent, and whoever may not do this."""
