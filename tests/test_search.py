@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
@@ -16,10 +17,17 @@ from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
-from conftest import Server, drop_log, wait_for
+from conftest import WAIT_SECONDS, Server, drop_log, wait_for
 from level_samples import ERROR, SAMPLES
-from sse_client import Event, Stream, open_stream, read_events
+from sse_client import Event, Parser, Stream, open_stream, read_events
 from test_wire import deploy_bytes, gated, numbered
+
+from tornado_logs.config import Config
+from tornado_logs.deployment import Record, State
+from tornado_logs.follower import Follower
+from tornado_logs.grep import Grep
+from tornado_logs.query import compile_query
+from tornado_logs.search import Search
 
 
 def url(log: str, q: str | None = None, **options: Any) -> str:
@@ -130,6 +138,37 @@ def test_line_numbers_are_true_across_greps_and_beyond_what_is_reported(
 def test_exactly_as_many_matches_as_are_reported_are_not_truncated(lasting_server: Server) -> None:
     log = deploy_bytes(lasting_server, b"n\n" * 50_000 + b"other\n")
     assert search(lasting_server, log, "n") == list(range(1, 50_001))
+
+
+def test_the_last_of_all_that_are_reported_may_have_been_reported_before_its_grep_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, for which of the two is first is a matter of a moment elsewhere."""
+    monkeypatch.setattr(Grep, "is_time_to_tell", lambda grep: True)
+    monkeypatch.setattr("tornado_logs.search.MAX_REPORTED_LINES", 100)
+    path = tmp_path / "x.log"
+    path.write_bytes(b"n\n" * 150)
+    sent = []
+
+    async def send(data: bytes) -> None:
+        sent.append(data)
+
+    async def find() -> None:
+        record = Record(id="x", state=State.SUCCEEDED)
+        follower = Follower(str(path), record, Record.to_json, Config())
+        query, slots = compile_query("n", regex=False, case=False), asyncio.Semaphore()
+        search = Search(
+            follower, str(path), query, from_line=1, slots=slots, ping_seconds=WAIT_SECONDS
+        )
+        async with asyncio.timeout(WAIT_SECONDS):
+            await search.run(send)
+        follower.close()
+
+    asyncio.run(find())
+    events = Parser().feed(b"".join(sent))
+    assert lines_of(events) == list(range(1, 101))
+    end = events[-1].json()
+    assert (end["matches"], end["lines_searched"], end["truncated"]) == (150, 150, True)
 
 
 def test_a_bare_log_without_an_index_has_true_numbers_too(lasting_server: Server) -> None:
