@@ -82,6 +82,8 @@ class FolderWatch:
             else:
                 self._rest.cancel()
             self._inotify.close()
+            self._inotify = None
+            self._followed.clear()  # whoever follows a file yet lets go of it later
         if self._poll is not None:
             self._poll.stop()
 
