@@ -1201,3 +1201,21 @@ def test_the_record_of_a_deployment_is_json_that_any_parser_takes(lasting_server
         raise AssertionError(f"{constant} is no JSON")
 
     json.loads(text, parse_constant=refuse)
+
+
+def test_viewers_that_leave_within_a_finished_log_leave_no_failure_behind(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.terminate()
+    server.start()  # this time its stderr is ours
+    drop_log(server, "large", b"a line of a large log\n" * 200_000)
+    request = b"GET /logs/large/raw HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    for received_bytes in (0, 1, 1000, 100_000):
+        for _ in range(5):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
+                sock.sendall(request)
+                if received_bytes:
+                    sock.recv(received_bytes)
+    assert server.http.get("/logs/large/raw").content == server.log("large")
+    server.terminate()
+    assert capfd.readouterr().err == ""

@@ -89,7 +89,10 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
 
     def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
         """Give others their turn after each block, also where the socket takes all at once."""
-        return asyncio.ensure_future(_then_yield(super().flush(include_footers)))
+        flushed = asyncio.ensure_future(_then_yield(super().flush(include_footers)))
+        # Nobody waits for the last one, and whoever waits for another has gone with the viewer.
+        flushed.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return flushed
 
     def get_content_type(self) -> str:
         """Never anything that a browser would run."""
