@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Server, wait_for
+from sse_client import open_stream
 
 from tornado_logs.processes import command_of, descendants
 
@@ -169,6 +170,22 @@ def test_the_server_ends_in_peace_and_its_commands_go_on(server: Server) -> None
     wait_for(lambda: on_disk(server, deployment)["state"] == "failed", "the end, on disk")
     server.start()
     assert server.log(deployment) == numbered(20)
+
+
+def test_a_server_that_is_stopped_under_its_viewers_has_no_failure_to_tell_of(
+    server: Server, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.terminate()
+    server.start()  # this time its stderr is ours
+    deployment = server.deploy("while :; do echo line; sleep 0.01; done")["id"]
+    with (
+        open_stream(server.http, f"/logs/{deployment}") as stream,
+        open_stream(server.http, f"/logs/{deployment}?batch=1") as other,
+    ):
+        stream.wait_for_lines(1)
+        other.wait_for_lines(1)
+        assert server.terminate() == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_two_servers_on_one_folder_see_the_same(
