@@ -637,6 +637,16 @@ def test_a_log_that_is_truncated_under_its_viewer_begins_anew(server: Server) ->
             assert outdated.wait_for_lines(2) == ["new 1", "new 2"]
 
 
+def test_a_log_that_is_written_over_by_a_longer_one_begins_anew(server: Server) -> None:
+    path = server.data_dir / "cut.log"
+    with path.open("wb", buffering=0) as log, open_cut(server, log) as stream:
+        stream.wait_for_lines(2)
+        log.seek(0)
+        log.write(b"new 1\nnew 2\nnew 3\n")  # as a cut that nobody hears of before it has grown
+        assert stream.wait_for_lines(5) == ["old 1", "old 2", "new 1", "new 2", "new 3"]
+        assert stream.events[2].type == "reset"
+
+
 def open_cut(server: Server, log: Any) -> Any:
     """A viewer of `cut.log` with two lines in it."""
     log.write(b"old 1\nold 2\n")

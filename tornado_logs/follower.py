@@ -35,6 +35,7 @@ from tornado_logs.store import Deployments
 
 _CACHED_CHUNKS = 4
 _SCAN_SLICE_BYTES = 4 * 1024 * 1024  # some milliseconds of the event loop's time
+_ENDING_BYTES = 256
 
 
 class Framing(Enum):
@@ -125,6 +126,7 @@ class Follower:
         self._settings = settings
         self._log = LogFile(path)
         self._size = self._log.size()
+        self._ending = self._bytes_before(self._size)
         self._mark = UNSETTLED_MARK
         self._was_cut = False
         self.cuts = 0  # how often the log began anew; who has seen fewer of them starts over
@@ -162,11 +164,21 @@ class Follower:
         if not self._log.is_at_path():
             self._reopen()
         size = self._log.size()
-        if size < self._size:
+        if size < self._size or self._is_written_anew():
             self._start_over()
         if size != self._size:
+            self._ending = self._bytes_before(size)
             self._size = size
             self._wake()
+
+    def _is_written_anew(self) -> bool:
+        """Whether it was cut, and has grown beyond what it was before we heard of that."""
+        # What zeros there are now may be the end of a hole.
+        return not self._ending.endswith(self._bytes_before(self._size).lstrip(b"\0"))
+
+    def _bytes_before(self, offset: int) -> bytes:
+        start = max(0, offset - _ENDING_BYTES)
+        return self._log.read(start, offset - start)
 
     def _reopen(self) -> None:
         try:
