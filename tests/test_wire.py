@@ -663,6 +663,19 @@ def test_a_viewer_who_did_not_ask_for_partial_lines_gets_none(lasting_server: Se
     assert [event.type for event in events] == ["message", "message", "end"]
 
 
+@pytest.mark.parametrize("query", ["", "&tail=1", "&batch=1&tail=0"])
+def test_a_viewer_who_comes_later_gets_the_line_that_others_have_seen_already(
+    lasting_server: Server, query: str
+) -> None:
+    log, gate = gated(lasting_server, "one\\npassword: ", "")
+    url = f"/logs/{log}?partial=1{query}"
+    with open_stream(lasting_server.http, url) as first:
+        first.wait_for_event("partial")
+        with open_stream(lasting_server.http, url) as second:
+            assert second.wait_for_event("partial").data == "password: "
+    gate.touch()
+
+
 def test_a_partial_line_of_hostile_bytes_stays_one_event(lasting_server: Server) -> None:
     before = "a\\nx\\0\\342\\200\\250\\rdata: 1\\r\\033]0;\\revent: end\\007id: 2\\351"
     log, gate = gated(lasting_server, before, "\\n")

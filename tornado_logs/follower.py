@@ -272,6 +272,8 @@ class Follower:
                 return self._end(offset) if position.has_events else b""
             return self.partial(offset, position.partials) if position.partials else None
         position.cuts, position.offset = self.cuts, 0
+        if position.partials:
+            position.partials.forget()  # of the same length it is another all the same
         return self._reset() if position.has_events else b""
 
     def chunk_now(self, offset: int, framing: Framing, limit: int | None = None) -> Chunk | None:
@@ -432,6 +434,14 @@ class Partials:
         self._seen, self._wanted = state, False
         self._next_at = self._loop.time() + self._interval_seconds
         return True
+
+    def has_seen_what(self, other: Partials) -> bool:
+        """Whether the last state that was sent is the same."""
+        return self._seen == other._seen
+
+    def forget(self) -> None:
+        """Send the line again, however little it has changed."""
+        self._seen = (0, 0)
 
     def seconds_to_wait(self) -> float | None:
         """How long until the state that waits may be sent; None if none waits."""

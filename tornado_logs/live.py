@@ -22,6 +22,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 
 from tornado.iostream import IOStream, StreamClosedError
@@ -284,7 +285,7 @@ class _Group:
         self._follower = viewer.follower
         self._framing = viewer.position.framing
         self._cuts = viewer.position.cuts
-        self._partials = viewer.position.partials
+        self._partials = copy(viewer.position.partials)  # who leaves goes on with its own
         self.offset = viewer.position.offset
         self._members: dict[Send, Viewer] = {}
         self._ahead: set[Viewer] = set()  # they came with more than was sent, and wait for it
@@ -313,8 +314,16 @@ class _Group:
         viewer.group = self
         if viewer.position.offset == self.offset:
             self._members[viewer.send] = viewer
+            self._show_partial(viewer)
         else:
             self._ahead.add(viewer)
+
+    def _show_partial(self, viewer: Viewer) -> None:
+        """Whoever has joined may not have seen the unfinished line that all others have."""
+        group, own = self._partials, viewer.position.partials
+        if group is not None and own is not None and not own.has_seen_what(group):
+            group.forget()
+            self.wake()
 
     def leave(self, viewer: Viewer) -> None:
         """The viewer has gone, or catches up by itself."""
