@@ -144,7 +144,7 @@ def test_the_last_of_all_that_are_reported_may_have_been_reported_before_its_gre
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In this process, for which of the two is first is a matter of a moment elsewhere."""
-    monkeypatch.setattr(Grep, "is_time_to_tell", lambda grep: True)
+    monkeypatch.setattr(Grep, "is_time_to_tell", lambda _grep: True)
     monkeypatch.setattr("tornado_logs.search.MAX_REPORTED_LINES", 100)
     path = tmp_path / "x.log"
     path.write_bytes(b"n\n" * 150)
