@@ -90,14 +90,20 @@ class Services:
             self.autostart.start(since)
             self.retention.start()
 
-    def close(self) -> None:
-        """End what belongs to the server. The deployments go on."""
+    def end_streams(self) -> None:
+        """End what would go on for ever: who reads it comes back, to the next server."""
         self.closing = True
         self._token_watch.stop()
         self.autostart.close()
         self.retention.close()
         self.followers.close()
         self.live.close()
+        for handler in tuple(self.streams):
+            handler.end_stream()
+
+    def close(self) -> None:
+        """End what belongs to the server. The deployments go on."""
+        self.end_streams()
         self.deployments.close()
         self.launcher.close()
 

@@ -1,7 +1,7 @@
 """The command line: `tornado-logs serve`, and `tornado-logs token` for who may use it.
 
 Exit status: 0 after TERM or INT, 100 for a usage or config error, 111 where the system refuses,
-each with one sentence on stderr.
+the last two with one sentence on stderr. A second TERM or INT ends at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from tornado.httpserver import HTTPServer
 from tornado.log import enable_pretty_logging
 from tornado.netutil import bind_sockets
 
@@ -32,6 +31,7 @@ from tornado_logs.app import Services, make_app
 from tornado_logs.audit import Audit
 from tornado_logs.config import Config, ConfigError, read_config
 from tornado_logs.deployment import timestamp
+from tornado_logs.http_server import DrainingServer
 from tornado_logs.registry import RegistryError
 from tornado_logs.tokens import Role, TokenError, TokenFile
 from tornado_logs.workers import Supervisor, Worker, bind_workers
@@ -40,8 +40,11 @@ EXIT_USAGE = 100
 EXIT_SYSTEM = 111
 _MOST_DESCRIPTORS = 65536
 _MAX_TOKEN_DAYS = 36500
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 # What a stranger may send. A request to start something has a limit of its own.
 _MAX_FORM_BYTES = 65536
+# Those of a worker that are none of its requests' concern: it is killed if it takes longer.
+_ENDING_SECONDS = 5.0
 
 
 class SystemRefusalError(Exception):
@@ -152,7 +155,8 @@ def _serve(config: Config, services: Services) -> int:
         return 0
     shared = bind_workers(partial(_bind, config), config.workers)
     serve = partial(_run_worker, services, timestamp())
-    return Supervisor(shared, serve, partial(_tell, config, shared[0])).run()
+    stop_seconds = config.shutdown_seconds + _ENDING_SECONDS
+    return Supervisor(shared, serve, partial(_tell, config, shared[0]), stop_seconds).run()
 
 
 def _tell(config: Config, sockets: Sequence[socket.socket]) -> None:
@@ -185,15 +189,17 @@ async def _serve_requests(
     """Until TERM or INT, or until `life_fd` becomes readable."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    # A ^C goes to all processes of a terminal: the supervisor hears it too, and tells the workers.
+    is_worker = life_fd is not None
+    loop.add_signal_handler(signal.SIGINT, (lambda: None) if is_worker else stopped.set)
     if life_fd is not None:
         loop.add_reader(life_fd, stopped.set)
     begin()
     # After the fork server has started: commands shall get the limit that this shell had.
     _raise_descriptor_limit()
     _keep_freed_memory()
-    server = HTTPServer(
+    server = DrainingServer(
         make_app(services),
         max_header_size=65536,
         max_body_size=_MAX_FORM_BYTES,
@@ -203,9 +209,29 @@ async def _serve_requests(
     await stopped.wait()
     if life_fd is not None:
         loop.remove_reader(life_fd)
-    server.stop()
+    _end_at_once_if_told_again(loop, (signal.SIGTERM,) if is_worker else _STOPS)
+    await _end(server, services)
+
+
+async def _end(server: DrainingServer, services: Services) -> None:
+    """Answer what was asked by now, within `shutdown_seconds`; end what has no end of its own."""
+    await server.stop_accepting()
+    services.end_streams()
+    was_all_answered = await server.drain(services.config.shutdown_seconds)
     services.close()
     await server.close_all_connections()
+    if not was_all_answered:
+        # A thread that reads a huge log for one of them would hold us up until it has done so.
+        sys.stdout.flush()
+        os._exit(0)
+
+
+def _end_at_once_if_told_again(
+    loop: asyncio.AbstractEventLoop, numbers: Sequence[signal.Signals]
+) -> None:
+    for number in numbers:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
 
 
 def check_data_dir(data_dir: str) -> None:

@@ -142,6 +142,14 @@ SETTINGS: tuple[Option, ...] = (
         "The oldest ended deployments are removed while all logs take more; default: never.",
         minimum=0,
     ),
+    Option(
+        "shutdown_seconds",
+        float,
+        5.0,
+        "How long requests that are being answered may still take after TERM.",
+        minimum=0.0,
+        maximum=3600.0,
+    ),
     Option("hosts", Texts, [], "Other names that browsers may reach this server by."),
     Option(
         "allowed_origins",
@@ -251,6 +259,7 @@ class Config:
     keep_days: float | None = None
     keep_deployments: int | None = None
     keep_bytes: int | None = None
+    shutdown_seconds: float = 5.0
     hosts: Sequence[str] = field(default_factory=list)
     allowed_origins: Sequence[str] = field(default_factory=list)
     trusted_proxies: Sequence[str] = field(default_factory=list)

@@ -78,6 +78,7 @@ class Followers:
         self._settings = settings
         self._followers: dict[str, Follower] = {}
         self._unlisten = deployments.listen(self._on_record)
+        self._is_closed = False
 
     def follow(self, record: Record) -> Follower:
         """The follower of this log; `release` it once the viewer has gone. Raises OSError."""
@@ -87,6 +88,8 @@ class Followers:
             follower = Follower(path, record, self._deployments.summary, self._settings)
             self._followers[record.id] = follower
             self._deployments.listen_to_log(record.id, follower.look)
+        if self._is_closed:
+            follower.shut_down()
         follower.viewers += 1
         return follower
 
@@ -101,6 +104,7 @@ class Followers:
     def close(self) -> None:
         """Follow nothing any more: all streams end, without having been told of an end."""
         self._unlisten()
+        self._is_closed = True
         for follower in self._followers.values():
             follower.shut_down()
 

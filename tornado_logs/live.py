@@ -72,7 +72,10 @@ class Live:
         """Serve this viewer, whose headers were sent; `on_gone` is called when that is over."""
         viewer = Viewer(self, stream, follower, position, on_gone)
         self._viewers.add(viewer)
-        viewer.catch_up(follower.preamble(position))
+        if follower.shutting_down:
+            viewer.close()
+        else:
+            viewer.catch_up(follower.preamble(position))
 
     async def turn_to_read(self) -> None:
         """Wait for others: of those who catch up, one reads a block in each turn of the loop.
@@ -121,7 +124,7 @@ class Live:
     def close(self) -> None:
         """Close all connections, without an end: whoever wants more comes back."""
         for viewer in tuple(self._viewers):
-            viewer.stream.close()
+            viewer.close()
 
 
 _Kind = tuple[int, Framing, bool]
@@ -181,7 +184,17 @@ class _Turns:
 class Viewer:
     """A connection that was taken from its handler, and where it is in its log."""
 
-    __slots__ = ("_live", "_on_gone", "_task", "follower", "group", "position", "send", "stream")
+    __slots__ = (
+        "_framed",
+        "_live",
+        "_on_gone",
+        "_task",
+        "follower",
+        "group",
+        "position",
+        "send",
+        "stream",
+    )
 
     def __init__(
         self,
@@ -194,6 +207,7 @@ class Viewer:
         self._live = live
         self._on_gone = on_gone
         self._task: asyncio.Task[None] | None = None
+        self._framed: bytes | memoryview = b""  # the rest of a chunk, which is to be sent first
         self.group: _Group | None = None
         self.follower = follower
         self.position = position
@@ -206,11 +220,13 @@ class Viewer:
 
     def catch_up(self, data: bytes = b"", framed: bytes | memoryview = b"") -> None:
         """Go on from the viewer's own offset, after what is `framed` already, and `data`."""
-        self._task = asyncio.create_task(self._catch_up(data, framed))
+        self._framed = framed
+        self._task = asyncio.create_task(self._catch_up(data))
 
-    async def _catch_up(self, data: bytes | None, framed: bytes | memoryview) -> None:
+    async def _catch_up(self, data: bytes | None) -> None:
         try:
-            if framed:
+            if self._framed:
+                framed, self._framed = self._framed, b""
                 await self.stream.write(framed)
             while data is not None:
                 if data:
@@ -258,6 +274,20 @@ class Viewer:
             elif self._live.group_for(self) is None:
                 return None  # it is the first here
         return None
+
+    def close(self) -> None:
+        """Close the connection where it stands, with no end of the log: who wants more comes back.
+
+        Of events the body ends as HTTP/1.1 has it, so that no proxy and no client takes it for a
+        fault. Bare bytes lack their last chunk: nobody shall take a part of a log for the whole.
+        One who is in the middle of a chunk has it cut: the event in it doesn't count.
+        """
+        if self._task is not None:
+            self._task.cancel()
+        is_between_chunks = not self._framed and not self.stream.writing()
+        if self.position.has_events and is_between_chunks and not self.stream.closed():
+            self.stream.write(LAST_CHUNK)
+        self.stream.close()
 
     def _on_close(self) -> None:
         if self._task is not None:

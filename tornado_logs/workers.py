@@ -23,7 +23,6 @@ from dataclasses import dataclass
 
 from setproctitle import setproctitle
 
-_STOP_SECONDS = 10.0
 _AGAIN_SECONDS = 1.0
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 
@@ -75,16 +74,21 @@ class Supervisor:
         sockets: Sequence[Sequence[socket.socket]],
         serve: Callable[[Worker], int],
         on_ready: Callable[[], None],
+        stop_seconds: float = 10.0,
     ) -> None:
-        """`serve` runs a worker to its end, its exit status; `on_ready`: all of them accept."""
+        """`serve` runs a worker to its end, its exit status; `on_ready`: all of them accept.
+
+        A worker that has not ended `stop_seconds` after it was told to is killed.
+        """
         self._sockets = sockets
         self._serve = serve
         self._on_ready = on_ready
+        self._stop_seconds = stop_seconds
         self._unready = set(range(len(sockets)))
         self._numbers: dict[int, int] = {}  # by pid
         self._forked_at: dict[int, float] = {}  # by number
         self._due_at: dict[int, float] = {}  # by number: when its successor is started
-        self._stop_asked = False
+        self._stops_asked = 0
         self._kill_at: float | None = None
         self._status = 0
         self._life_fds = os.pipe()
@@ -92,7 +96,10 @@ class Supervisor:
         self._wake_fds = os.pipe()
 
     def run(self) -> int:
-        """Run until TERM or INT, or until a worker can't begin; the exit status."""
+        """Run until TERM or INT, or until a worker can't begin; the exit status.
+
+        A second TERM or INT kills the workers at once.
+        """
         for fd in (*self._ready_fds, *self._wake_fds):
             os.set_blocking(fd, False)
         signal.set_wakeup_fd(self._wake_fds[1], warn_on_full_buffer=False)
@@ -103,15 +110,19 @@ class Supervisor:
             self._fork(number)
         while self._numbers or self._due_at:
             self._wait()
-            if self._stop_asked:
+            if self._stops_asked:
                 self._stop()
+            if self._stops_asked > 1:
+                self._kill_at = time.monotonic()
             self._reap()
             self._start_successors()
             self._kill_the_slow()
         return self._status
 
-    def _ask_to_stop(self, _number: int, _frame: object) -> None:
-        self._stop_asked = True
+    def _ask_to_stop(self, number: int, _frame: object) -> None:
+        self._stops_asked += 1
+        if self._stops_asked > 1:
+            self._status = 128 + number  # as a shell tells of one that was killed by it
 
     @property
     def _stopping(self) -> bool:
@@ -194,13 +205,16 @@ class Supervisor:
     def _stop(self) -> None:
         if self._stopping:
             return
-        self._kill_at = time.monotonic() + _STOP_SECONDS
+        self._kill_at = time.monotonic() + self._stop_seconds
         self._due_at.clear()
+        # Else the kernel would go on dealing out connections, to sockets that nobody reads.
+        for sock in {sock for sockets in self._sockets for sock in sockets}:
+            sock.close()
         self._signal_all(signal.SIGTERM)
 
     def _kill_the_slow(self) -> None:
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
-            self._kill_at += _STOP_SECONDS
+            self._kill_at += self._stop_seconds
             self._signal_all(signal.SIGKILL)
 
     def _signal_all(self, number: signal.Signals) -> None:

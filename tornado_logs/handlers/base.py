@@ -233,6 +233,9 @@ class BaseHandler(RequestHandler):
                 "the form isn't one of this server's own, or its page is too old: load it again",
             ) from error
 
+    def end_stream(self) -> None:
+        """The server ends: come to an end, if the answer would go on for ever."""
+
     def disconnect(self) -> None:
         """Close the connection, without an end: a viewer who wants more comes back."""
         connection = self.request.connection

@@ -132,6 +132,10 @@ class EventsHandler(BaseHandler):
     def on_connection_close(self) -> None:
         """The viewer has gone."""
         super().on_connection_close()
+        self.end_stream()
+
+    def end_stream(self) -> None:
+        """Send nothing more."""
         if self._streaming is not None:
             self._streaming.cancel()
 

@@ -120,6 +120,8 @@ class StreamingHandler(BaseHandler):
             data = await follower.next(position)
             if data is None and not await follower.wait(position) and position.has_events:
                 data = sse.HEARTBEAT
+        if not position.has_events:
+            self.disconnect()  # without its last chunk: nobody shall take a part for the whole
 
     def set_stream_headers(self, *, raw: bool) -> None:
         """For a stream that nobody may keep or hold back: of bare bytes, or of events."""
