@@ -13,8 +13,12 @@ from conftest import Server
 class Viewer(threading.Thread):
     """Reads a log like an EventSource: on any error it comes back with the last id it has."""
 
-    def __init__(self, server: Server, deployment_id: str, query: str = "") -> None:
+    def __init__(
+        self, server: Server, deployment_id: str, query: str = "", seconds: float = 60
+    ) -> None:
         super().__init__()
+        self.deployment_id = deployment_id
+        self.seconds = seconds
         self.url = f"{server.url}/logs/{deployment_id}?{query}"
         self.lines: list[str] = []
         self.ids: list[str] = []
@@ -25,7 +29,7 @@ class Viewer(threading.Thread):
 
     def run(self) -> None:
         """Read to the end, through whatever happens to the server."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + self.seconds
         while not self.has_ended and time.monotonic() < deadline:
             try:
                 self._connect()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tornado_logs.catalog import Catalog, Job, RequestError
-from tornado_logs.deployment import Record, State, is_held
+from tornado_logs.deployment import Record, State, is_held, timestamp
 from tornado_logs.launcher import LaunchError
 from tornado_logs.source import SourceError
 from tornado_logs.store import Deployments
+
+LOCK_FILE = ".autostart.lock"
 
 logger = logging.getLogger("tornado_logs")
 
@@ -51,9 +55,12 @@ class Autostart:
     async def _run(self, since: str | None) -> None:
         loop = asyncio.get_running_loop()
         await self._deployments.wait_until_read()  # one that runs already isn't started again
-        before = self._deployments.created_since(since) if since else []
         is_first = since is None
         while True:
+            # Another server may have started it, and it may have ended, since we last looked.
+            before = self._deployments.created_since(since) if since else []
+            since = timestamp()
+            is_done = True
             for section in self._catalog.autostarted():
                 try:
                     changes = await loop.run_in_executor(None, self._catalog.expand, section.name)
@@ -61,24 +68,67 @@ class Autostart:
                     reason = self._catalog.masked(str(error))
                     logger.error("cannot look for what %s stands for: %s", section.name, reason)
                     continue
-                for change in changes:
-                    self._start(section.name, change, before, is_first=is_first)
-            is_first, before = False, []
+                missing = [c for c in changes if not self._is_known(section.name, c, before)]
+                if missing:
+                    is_done &= await self._start_alone(
+                        section.name, missing, before, is_first=is_first
+                    )
+            is_first = is_first and not is_done
             await asyncio.sleep(self._rescan_seconds)
 
-    def _start(
-        self, name: str, change: Mapping[str, Any], before: Sequence[Record], *, is_first: bool
-    ) -> None:
-        """Start it unless it runs, or was started already: by this process or as one of `before`.
+    async def _start_alone(
+        self,
+        name: str,
+        missing: Sequence[Mapping[str, Any]],
+        before: Sequence[Record],
+        *,
+        is_first: bool,
+    ) -> bool:
+        """Start these, but for what another server of this folder has started by now.
+
+        False if that one is at it: the next round sees what it has started.
+        """
+        with self._lock() as is_locked:
+            if is_locked:
+                await self._deployments.find_new()
+                for change in missing:
+                    if not self._is_known(name, change, before):
+                        self._start(name, change, is_first=is_first)
+        return is_locked
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[bool]:
+        """What one server of a folder holds while it looks and starts: whether we have it."""
+        path = os.path.join(self._deployments.data_dir, LOCK_FILE)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            logger.error("cannot start anything by itself: %s: %s", path, error.strerror)
+            yield False
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            os.close(fd)
+
+    def _is_known(self, name: str, change: Mapping[str, Any], before: Sequence[Record]) -> bool:
+        """Whether it runs, or was started already: by this process or as one of `before`.
 
         What somebody stops is not started again before the server is; what was lost, is.
         """
-        key = f"{name} {sorted(change.items())}"
+        key = _key(name, change)
         if self._is_done(key) or self._is_in_data_dir(change):
-            return
+            return True
         if known := self._find(name, change, before):
             self._started[key] = known.id
-            return
+        return known is not None
+
+    def _start(self, name: str, change: Mapping[str, Any], *, is_first: bool) -> None:
+        key = _key(name, change)
         self._started[key] = ""
         request = dict(change) if is_first else self._catalog.discovered(name, change)
         try:
@@ -119,3 +169,7 @@ class Autostart:
             and record.state is not State.LOST
         )
         return next(found, None)
+
+
+def _key(name: str, change: Mapping[str, Any]) -> str:
+    return f"{name} {sorted(change.items())}"

@@ -203,7 +203,18 @@ def capture(request: CaptureRequest, log_fd: int) -> None:
     if request.is_queued:
         queue.leave(request.deployment_id)
     ending = _mask_record(record, ending, masker)
-    _finish(request, record, ending, stopping=control.stopping)
+    _finish(_moved(request, log_fd), record, ending, stopping=control.stopping)
+
+
+def _moved(request: CaptureRequest, log_fd: int) -> CaptureRequest:
+    """The request as it would be now, if the data folder was moved: the kernel knows where."""
+    if os.path.exists(request.path(".log")) or not os.fstat(log_fd).st_nlink:
+        return request
+    with contextlib.suppress(OSError):  # no /proc
+        found = os.readlink(f"/proc/self/fd/{log_fd}")
+        if os.path.basename(found) == os.path.basename(request.path(".log")):
+            return replace(request, data_dir=os.path.dirname(found))
+    return request
 
 
 def _wait_for_turn(

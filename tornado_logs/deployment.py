@@ -201,7 +201,8 @@ def is_being_written(log_path: str) -> bool:
     except OSError:
         return False
     try:
-        just_written = time.time() - os.fstat(fd).st_mtime < _JUST_WRITTEN_SECONDS
+        # A clock set back puts the last write in the future, hence abs().
+        just_written = abs(time.time() - os.fstat(fd).st_mtime) < _JUST_WRITTEN_SECONDS
         return just_written or _has_writer(fd)
     finally:
         os.close(fd)

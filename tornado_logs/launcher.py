@@ -185,8 +185,22 @@ class Launcher:
                 send_request(self._socket, request, fds)
                 if self._socket.recv(len(READY)) == READY:
                     return
-            self.close()
+            if self._give_up():
+                return
         raise OSError("the fork server does not stay alive")
+
+    def _give_up(self) -> bool:
+        """End a fork server that doesn't answer in time; whether it has answered in the end."""
+        has_answered = False
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                # From here on it can't say that it forks, and so it doesn't: nothing runs twice.
+                self._socket.shutdown(socket.SHUT_RD)
+                has_answered = self._socket.recv(len(READY), socket.MSG_DONTWAIT) == READY
+        if not has_answered and self._fork_server is not None:
+            self._fork_server.kill()
+        self.close()
+        return has_answered
 
     def stop(self, record: Record, requested_by: Mapping[str, Any]) -> None:
         """Ask the capture process to end its source; it says itself when that is done.

@@ -129,6 +129,14 @@ class Deployments:
             await asyncio.sleep(0)
         self._all_read.set()
 
+    async def find_new(self) -> None:
+        """See now what somebody else has started, and what will be told in a moment."""
+        loop = asyncio.get_running_loop()
+        for name in await loop.run_in_executor(None, os.listdir, self.data_dir):
+            stem = name.removesuffix(".log")
+            if stem != name and stem not in self._records and is_id(stem):
+                self._refresh(stem)
+
     async def wait_until_read(self) -> None:
         """Wait until every record was read once."""
         await self._all_read.wait()
@@ -401,6 +409,9 @@ class Deployments:
             return record
 
     def _forget(self, deployment_id: str) -> None:
+        if self._watch is not None and not os.path.isdir(self.data_dir):
+            self._watch.note_absence()  # the whole folder was moved: it may come back
+            return
         self._records.pop(deployment_id, None)
         self._unended.discard(deployment_id)
         self._unfollow(deployment_id)

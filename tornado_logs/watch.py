@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Any
 from tornado.ioloop import PeriodicCallback
 
 _POLL_MS = 200
+_FOLDER_MS = 1000
 _REST_SECONDS = 0.002
 
 
@@ -39,7 +41,7 @@ class FolderWatch:
     """Calls `on_change` on the event loop, once for all that has happened since the last call.
 
     It tells of what is written to the files that are followed alone: a flood that nobody reads
-    costs nothing here.
+    costs nothing here. Where the system lets us watch no further file, it is looked at instead.
 
     `tells_closing`: whether a file that is closed without being written shows as changed.
     """
@@ -51,31 +53,61 @@ class FolderWatch:
         self._poll: PeriodicCallback | None = None
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._followed: dict[int, str] = {}
+        self._unwatched: set[str] = set()  # followed, but for them there was no watch left
+        self._folder = _identity(path)
+        self._folder_watch = 0
+        self._folder_looks = PeriodicCallback(self._look_for_the_folder, _FOLDER_MS)
+        self._folder_looks.start()
         self._told_at = 0.0
         self._rest: asyncio.TimerHandle | None = None
         self.tells_closing = False
         if sys.platform == "linux" and self._start_inotify():
             return
         self._seen = self._look()
-        self._poll = PeriodicCallback(self._on_poll, _POLL_MS)
-        self._poll.start()
+        self._start_to_poll(self._on_poll)
 
     def follow(self, name: str) -> None:
         """Tell of writes to this file too; again once another file has its name."""
-        if self._inotify is not None:
-            with contextlib.suppress(OSError):  # it is gone, which is told anyway
-                descriptor = self._inotify.add_watch(os.path.join(self._path, name), self._modify)
-                self._followed[descriptor] = name
+        if self._inotify is None:
+            return
+        try:
+            descriptor = self._inotify.add_watch(os.path.join(self._path, name), self._modify)
+            self._followed[descriptor] = name
+        except FileNotFoundError:  # which is told anyway
+            pass
+        except OSError:  # ENOSPC: the user's limit of inotify watches is reached
+            self._unwatched.add(name)
+            if self._poll is None:
+                self._start_to_poll(self._tell_of_the_unwatched)
 
     def unfollow(self, name: str) -> None:
         """Tell of writes to this file no longer."""
+        self._unwatched.discard(name)
         for descriptor in [wd for wd, known in self._followed.items() if known == name]:
             del self._followed[descriptor]
             with contextlib.suppress(OSError):  # its file is gone, and so is the watch
                 self._inotify.rm_watch(descriptor)
 
+    def _look_for_the_folder(self) -> None:
+        """If it was away, or another has its name: watch that, and tell that all may be new."""
+        found = _identity(self._path)
+        if found is None:
+            self._folder = None
+        elif found != self._folder:
+            if self._inotify is not None:
+                with contextlib.suppress(OSError):
+                    self._inotify.rm_watch(self._folder_watch)
+                self._folder_watch = self._inotify.add_watch(self._path, self._folder_mask)
+            self._folder = found
+            self._on_change(Changes(set(), set(), overflow=True))
+
+    def note_absence(self) -> None:
+        """The folder was not there a moment ago, so that something may have been missed."""
+        self._folder = None
+
     def close(self) -> None:
         """Stop watching."""
+        self._folder_looks.stop()
         if self._inotify is not None:
             if self._rest is None:
                 self._loop.remove_reader(self._inotify.fileno())
@@ -90,19 +122,34 @@ class FolderWatch:
     def _start_inotify(self) -> bool:
         from inotify_simple import INotify, flags
 
+        mask = flags.CREATE | flags.CLOSE_WRITE | flags.DELETE
+        self._folder_mask = mask | flags.MOVED_FROM | flags.MOVED_TO
         try:
-            self._inotify = INotify(nonblocking=True)
+            inotify = INotify(nonblocking=True)
         except OSError:  # the user's limit of inotify instances is reached
             return False
+        try:
+            self._folder_watch = inotify.add_watch(self._path, self._folder_mask)
+        except OSError as error:
+            inotify.close()
+            if error.errno != errno.ENOSPC:  # the user's limit of inotify watches
+                raise
+            return False
+        self._inotify = inotify
         self.tells_closing = True
         self._modify, self._overflow = int(flags.MODIFY), int(flags.Q_OVERFLOW)
         self._ignored = int(flags.IGNORED)
-        mask = flags.CREATE | flags.CLOSE_WRITE | flags.DELETE
-        mask |= flags.MOVED_FROM | flags.MOVED_TO
-        self._inotify.add_watch(self._path, mask)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._inotify.fileno(), self._on_events)
         return True
+
+    def _start_to_poll(self, look: Callable[[], None]) -> None:
+        self._poll = PeriodicCallback(look, _POLL_MS)
+        self._poll.start()
+
+    def _tell_of_the_unwatched(self) -> None:
+        if self._unwatched:
+            self._on_change(Changes(set(self._unwatched), set()))
 
     def _take_rest(self) -> None:
         """While a lot happens, let what follows gather for a moment; the first is told at once.
@@ -133,6 +180,8 @@ class FolderWatch:
         self._on_change(Changes(written, changed, overflow))
 
     def _on_poll(self) -> None:
+        if _identity(self._path) is None:  # moved away, maybe for a moment
+            return
         seen = self._look()
         changed = {name for name in seen | self._seen if seen.get(name) != self._seen.get(name)}
         self._seen = seen
@@ -148,3 +197,12 @@ class FolderWatch:
                 continue
             found[entry.name] = (status.st_ino, status.st_size, status.st_mtime_ns)
         return found
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """What tells this folder from another of its name; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
