@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-.PHONY: help run test check unit browser fuzz audit format bench screenshots clean
+.PHONY: help run test check unit browser fuzz faults soak audit format bench screenshots clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ browser: $(VENV)/.test
 
 fuzz: $(VENV)/.test ## send the server what nobody would; 10 minutes (FUZZ_MINUTES=60)
 	FUZZ_MINUTES=$${FUZZ_MINUTES:-10} $(BIN)/pytest tests/test_fuzz.py --timeout 0 $(ARGS)
+
+faults: $(VENV)/.test ## kill the server at 200 random moments under load (KILLS=1000)
+	KILLS=$${KILLS:-200} $(BIN)/pytest tests/test_faults.py -k random_moments --timeout 0 -s $(ARGS)
+
+soak: $(VENV)/.test ## an hour of load and faults, then every byte compared (SOAK_MINUTES=10)
+	$(BIN)/python tests/soak.py --minutes $${SOAK_MINUTES:-60} $(ARGS)
 
 audit: $(VENV)/.test ## look for known faults in what is installed; takes the network
 	$(PYTHON) -m venv $(VENV)/audit
