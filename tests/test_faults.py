@@ -235,7 +235,7 @@ def test_a_fork_server_that_answers_at_the_last_moment_is_not_asked_a_second_tim
     monkeypatch.setattr(starting, "start", lambda: pytest.fail("another fork server is asked"))
     with late, theirs, (tmp_path / "x.log").open("wb") as log:
         theirs.sendall(READY)
-        starting._request(CaptureRequest(str(tmp_path), "x", "a:B", {}, []), log.fileno())
+        starting._request(CaptureRequest(str(tmp_path), "x", "a:B", {}, []), [log.fileno()])
         with pytest.raises(OSError, match="pipe"):
             theirs.sendall(READY)
 
