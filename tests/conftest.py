@@ -31,7 +31,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECO
     while not (value := condition()):
         if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds:g} s for {what}")
-        time.sleep(0.01)
+        time.sleep(0.01)  # between two looks: what is waited for tells nobody
     return value
 
 

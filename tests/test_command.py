@@ -37,7 +37,7 @@ def test_a_command_sees_a_terminal_unless_told_otherwise(server: Server) -> None
 
 
 def test_a_python_program_prints_line_by_line(server: Server) -> None:
-    command = "python3 -c 'import time; print(1); time.sleep(1000)'"
+    command = "python3 -c 'import signal; print(1); signal.pause()'"
     deployment = server.deploy(command)["id"]
     wait_for(lambda: server.log(deployment) == b"1\n", "the line, long before the end")
 
@@ -188,7 +188,7 @@ def test_memory_of_the_capture_process_stays_small_in_a_flood(quick: Server) -> 
             break
         if "VmHWM" in text:
             peak_kb = max(peak_kb, int(text.split("VmHWM:")[1].split()[0]))
-        time.sleep(0.01)
+        time.sleep(0.01)  # the peak has to be read before the end, but not all the time
     assert quick.wait_for_end(deployment)["log_bytes"] == 300 * 1024 * 1024
     assert 0 < peak_kb < 30_000
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from source_control import DEADLINE_SECONDS, PipeControl, RunningSource, defaults
+from conftest import wait_for
+from source_control import PipeControl, RunningSource, defaults
 from tornado_logs.sources.file_tail import FileTailSource
 
 from tornado_logs.source import Ending, SourceError
@@ -76,13 +77,6 @@ def stepped(
 def append(path: Path, data: bytes) -> None:
     with open(path, "ab") as file:
         file.write(data)
-
-
-def wait_until_so(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def contains(line: bytes) -> Callable[[bytes], bool]:
@@ -257,7 +251,7 @@ def test_a_late_line_without_its_end_is_put_in_after_late_seconds(path: Path) ->
         running.wait_for(b"new\n")
         append(path.with_suffix(".1"), b"late")
         running.wait_for(b"late\n")
-        wait_until_so(lambda: open_files(path.parent) == [str(path)])
+        wait_for(lambda: open_files(path.parent) == [str(path)], "the new file alone to be open")
         append(path, b"newer\n")
         assert running.wait_for(b"newer\n") == b"old\nnew\nlate\nnewer\n"
 
@@ -389,7 +383,7 @@ def test_a_deleted_file_is_let_go_and_its_successor_read(path: Path) -> None:
     with RunningSource(tail(path, late_seconds=0.1)) as running:
         running.wait_for(b"1\n")
         path.unlink()
-        wait_until_so(lambda: not open_files(path.parent))
+        wait_for(lambda: not open_files(path.parent), "all files to be closed")
         path.write_bytes(b"2\n")
         running.wait_for(b"2\n")
         path.unlink()
@@ -456,7 +450,8 @@ def test_a_log_renamed_twenty_times_in_a_flood_has_every_line_once(path: Path) -
             running.wait_until(contains(b"line %d\n" % reached))
             rotate(path)
             writer.send_signal(signal.SIGHUP)
-            wait_until_so(lambda: str(path) in open_files(path))  # by polling one may be missed
+            # By polling one may be missed.
+            wait_for(lambda: str(path) in open_files(path), "the new file to be open")
         assert writer.stdout
         assert writer.stdout.readline() == "done\n"
         log = running.wait_for(b"line %d\n" % (total - 1))
@@ -484,7 +479,7 @@ def test_with_two_writers_that_reopen_apart_every_line_comes_once_and_whole(path
                 running.wait_until(moved_on_from(size))
             if running.log.count(b"\n") >= 2 * total:
                 break
-            wait_until_so(lambda: str(path) in open_files(path))
+            wait_for(lambda: str(path) in open_files(path), "the new file to be open")
         for writer in writers:
             assert writer.stdout
             assert writer.stdout.readline() == "done\n"

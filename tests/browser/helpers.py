@@ -67,7 +67,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError("the condition did not come true in time")
-        time.sleep(0.02)
+        time.sleep(0.02)  # between two looks
 
 
 def open_log(page: Page, server: Server, deployment_id: str) -> None:

@@ -22,6 +22,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "screenshots"
+DEADLINE_SECONDS = 60.0
 WIDE = (1200, 750)
 PHONE = (390, 750)
 LOOKS: list[tuple[str, Literal["light", "dark"], tuple[int, int]]] = [
@@ -127,8 +128,11 @@ class Server:
 
     def wait(self, deployment_id: str) -> None:
         """Wait until a deployment has ended."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while self._ask(f"/deployments/{deployment_id}")["state"] in ("queued", "running"):
-            time.sleep(0.05)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{deployment_id} did not end in time")
+            time.sleep(0.05)  # between two looks
 
     def stop(self, deployment_id: str) -> None:
         """Stop a deployment, and wait until it has ended."""
@@ -177,7 +181,7 @@ def fill(server: Server) -> dict[str, str]:
 def settle(page: Page) -> None:
     """Wait until what was asked for is there and nothing moves any more."""
     page.evaluate("document.fonts.ready.then(() => true)")
-    page.wait_for_timeout(1200)
+    page.wait_for_timeout(1200)  # of what still fades or glides nothing tells
 
 
 def shoot(browser: Browser, server: Server, found: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -99,12 +100,13 @@ def test_many_long_lines_scroll_and_are_searched_to_their_ends(page: Page, serve
 def test_a_line_that_grows_without_end_leaves_the_tab_alive(page: Page, server: Server) -> None:
     """It shows the beginning while the line is written; what comes after it is shown too."""
     gate = server.data_dir.parent / "gate"
+    os.mkfifo(gate)
     script = (
-        "import os, time\n"
+        "import os, signal\n"
         "for _ in range(200): os.write(1, b'y' * 1_000_000)\n"
-        f"while not os.path.exists({str(gate)!r}): time.sleep(0.05)\n"
+        f"open({str(gate)!r}).close()\n"  # waits until it is opened for writing
         "os.write(1, b'\\nafter\\n')\n"
-        "time.sleep(600)\n"
+        "signal.pause()\n"
     )
     command = f"echo before; {shlex.quote(sys.executable)} -c {shlex.quote(script)}"
     deployment_id = launch(server, command, tty=False)
@@ -113,7 +115,7 @@ def test_a_line_that_grows_without_end_leaves_the_tab_alive(page: Page, server: 
     path = server.data_dir / f"{deployment_id}.log"
     wait_until(lambda: path.stat().st_size >= LONG_BYTES)
     expect_alive(page)
-    gate.touch()
+    gate.open("w").close()
     wait_for_line(page, "after")
     expect(text_of(page, 2)).to_have_text(re.compile("^y{20000}\n?$"))
     expect_alive(page)

@@ -37,12 +37,15 @@ class Finger:
     """One finger on the screen of a page."""
 
     def __init__(self, page: Page) -> None:
+        self._page = page
         self._session: CDPSession = page.context.new_cdp_session(page)
 
-    def swipe(self, px: float, *, x: float = MIDDLE, y: float = 500) -> None:
+    def swipe(
+        self, px: float, *, x: float = MIDDLE, y: float = 500, rest_seconds: float = 0.2
+    ) -> None:
         """Move by `px`, downwards if that is positive, rest, and let go: nothing goes on after."""
         self._move(x, y, px, steps=20)
-        time.sleep(0.2)
+        time.sleep(rest_seconds)  # the rest itself: a finger that is let go at once flings
         self._send("touchMove", x, y + px + 0.5)
         self._send("touchEnd")
 
@@ -52,12 +55,13 @@ class Finger:
         self._send("touchEnd")
 
     def hold(self, target: Locator) -> None:
-        """Press `target` for longer than a tap takes."""
+        """Press `target` until that has changed the page's link."""
         target.tap(trial=True)  # it stands still, and nothing lies over it
+        url = self._page.url
         box = target.bounding_box()
         assert box is not None
         self._send("touchStart", box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        time.sleep(0.8)
+        wait_until(lambda: self._page.evaluate("location.href") != url)
         self._send("touchEnd")
 
     def _move(self, x: float, y: float, px: float, steps: int) -> None:
@@ -290,8 +294,7 @@ def test_a_swipe_that_begins_on_a_number_marks_nothing(
     """However long it lasts: it scrolls."""
     open_log(page, server, finished_log(server, "swipe", lines(300)))
     wait_for_line(page, "300")
-    finger.swipe(200, x=12)
-    time.sleep(0.6)
+    finger.swipe(200, x=12, rest_seconds=0.6)  # a number is held by then
     expect(page.locator(".log-pill")).to_be_visible()
     expect(page.locator(".log-line.is-target")).to_have_count(0)
 
