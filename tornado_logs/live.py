@@ -70,6 +70,9 @@ class Live:
         self, stream: IOStream, follower: Follower, position: Position, on_gone: Callable[[], None]
     ) -> None:
         """Serve this viewer, whose headers were sent; `on_gone` is called when that is over."""
+        if stream.closed():  # it has gone since
+            on_gone()
+            return
         viewer = Viewer(self, stream, follower, position, on_gone)
         self._viewers.add(viewer)
         if follower.shutting_down:
@@ -215,8 +218,6 @@ class Viewer:
         self.send = stream.socket.send
         stream.set_nodelay(True)
         stream.set_close_callback(self._on_close)
-        if stream.closed():  # before it had the callback, which it won't call any more
-            asyncio.get_running_loop().call_soon(self._on_close)
 
     def catch_up(self, data: bytes = b"", framed: bytes | memoryview = b"") -> None:
         """Go on from the viewer's own offset, after what is `framed` already, and `data`."""
