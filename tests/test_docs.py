@@ -128,8 +128,9 @@ def test_the_examples_in_docstrings_are_true() -> None:
     assert doctest.testmod(tornado_logs.sse).failed == 0
 
 
-def test_the_tests_that_the_threat_model_names_are_there() -> None:
-    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text())
+@pytest.mark.parametrize("page", ["SECURITY.md", "docs/promises.md"])
+def test_the_tests_that_a_page_names_are_there(page: str) -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / page).read_text())
     assert len(named) > 20
     for file, test in named:
         assert f"def {test}(" in (ROOT / "tests" / file).read_text()
