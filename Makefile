@@ -24,7 +24,7 @@ check: $(VENV)/.test
 	$(BIN)/bandit --quiet --ini setup.cfg --recursive
 
 unit: $(VENV)/.test
-	@for tool in curl openssl nginx caddy; do sh .ci/need $$tool || exit; done
+	@for tool in curl openssl nginx caddy cc; do sh .ci/need $$tool || exit; done
 	$(BIN)/pytest --ignore tests/browser $(ARGS)
 
 browser: $(VENV)/.test

@@ -61,6 +61,8 @@ class Server:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[str] | None = None
+        self.environment: dict[str, str] = {}
+        """What its environment has beside ours."""
         self.http = httpx.Client(base_url=self.url, timeout=WAIT_SECONDS)
         (folder / "tornado_logs.toml").write_text(config)
 
@@ -68,7 +70,12 @@ class Server:
         """Start it and wait until it accepts connections."""
         command = [sys.executable, "-m", "tornado_logs.cli", "serve", "--port", str(self.port)]
         self.process = subprocess.Popen(
-            command, cwd=self.folder, stdout=subprocess.PIPE, stderr=None, text=True
+            command,
+            cwd=self.folder,
+            env=os.environ | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=None,
+            text=True,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()

@@ -231,6 +231,7 @@ def test_a_fork_server_that_answers_at_the_last_moment_is_not_asked_a_second_tim
     late = LateSocket(fileno=ours.detach())
     starting = Launcher(str(tmp_path))
     monkeypatch.setattr(starting, "_socket", late)
+    monkeypatch.setattr(starting, "_is_ready", True)
     monkeypatch.setattr(launcher, "_FORK_SERVER_SECONDS", 0.05)
     monkeypatch.setattr(starting, "start", lambda: pytest.fail("another fork server is asked"))
     with late, theirs, (tmp_path / "x.log").open("wb") as log:
@@ -243,9 +244,12 @@ def test_a_fork_server_that_answers_at_the_last_moment_is_not_asked_a_second_tim
 class LateSocket(socket.socket):
     """What has come is there a moment after the patience with it has ended."""
 
+    _is_late = True
+
     def recv(self, count: int, flags: int = 0) -> bytes:
-        """As the real one, if it is asked not to wait."""
-        if not flags:
+        """As the real one, but for the first time."""
+        if self._is_late:
+            self._is_late = False
             raise TimeoutError
         return super().recv(count, flags)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+import resource
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ from tornado_logs.journal import (
     LineTooLongError,
     LogFile,
     LongLine,
+    NoTimesError,
     block_lines,
 )
 
@@ -278,3 +282,153 @@ def test_a_log_without_an_index_that_is_written_anew_is_counted_anew(tmp_path: P
         log = LogFile(str(path))
         assert log.count_lines(log.size()) == lines + 1
         log.close()
+
+
+LOG = b"".join(b"x" * (number % 7) + b"\n" for number in range(120)) + b"rest"
+
+
+def write_log(folder: Path, data: bytes = LOG, piece_bytes: int = 23) -> bytes:
+    """Write a log with a checkpoint after each piece; its index."""
+    clock = Clock()
+    fd = os.open(folder / "x.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    writer = JournalWriter(fd, str(folder / "x.idx"), clock)
+    for start in range(0, len(data), piece_bytes):
+        writer.append(data[start : start + piece_bytes])
+        clock.now += 0.02
+    writer.close()
+    os.close(fd)
+    return (folder / "x.idx").read_bytes()
+
+
+def check_lines(folder: Path, data: bytes) -> None:
+    """Every line of the log is where it is, by whatever question."""
+    log = open_log(folder)
+    starts = [0] + [at + 1 for at, byte in enumerate(data) if byte == 10]
+    assert [log.line_start(number) for number in range(len(starts))] == starts
+    assert log.line_start(len(starts)) is None
+    for end in range(0, len(data) + 1, 7):
+        assert log.count_lines(end) == data.count(b"\n", 0, end)
+    assert log.tail_start(3, len(data)) == starts[max(0, len(starts) - 4)]
+    with contextlib.suppress(NoTimesError):
+        log.line_at_time(int((Clock().now + 0.5) * 1e6))
+        assert len(log.line_times(0, len(starts))) == len(starts)
+    log.close()
+
+
+def test_an_index_cut_at_any_byte_tells_no_wrong_line(tmp_path: Path) -> None:
+    index = write_log(tmp_path)
+    for size in [*range(100), *range(100, len(index), 11), len(index)]:
+        (tmp_path / "x.idx").write_bytes(index[:size])
+        check_lines(tmp_path, LOG)
+
+
+def test_a_log_cut_at_any_byte_has_the_lines_that_are_left(tmp_path: Path) -> None:
+    write_log(tmp_path)
+    for size in range(len(LOG), -1, -1):
+        os.truncate(tmp_path / "x.log", size)
+        if size % 5 == 0 or size < 20:
+            check_lines(tmp_path, LOG[:size])
+
+
+ENTRY = struct.Struct("<QQQ")
+
+
+def changed(index: bytes, number: int, offset: int, lines: int) -> bytes:
+    """The index with another offset and another count of lines in one of its checkpoints."""
+    at = number * ENTRY.size
+    time_us, _, _ = ENTRY.unpack_from(index, at)
+    return index[:at] + ENTRY.pack(time_us, offset, lines) + index[at + ENTRY.size :]
+
+
+FALSE_INDEXES: dict[str, Callable[[bytes], bytes]] = {
+    "of another version": lambda index: b"TLOGIDX2" + index[8:],
+    "without a mark": lambda index: index[:8] + b"********" + index[16:],
+    "all zeros": lambda index: bytes(len(index)),
+    "zeros at its end, as a power loss leaves them": lambda index: index[:240] + bytes(240),
+    "zeros in its middle": lambda index: index[:120] + bytes(240) + index[360:],
+    "misaligned": lambda index: index[:125] + index[133:],
+    "garbage": lambda index: index[:24] + bytes(range(1, 241)),
+    "offsets that go back": lambda index: index[:24] + index[24:][::-1],
+    "its checkpoints in another order": lambda index: (
+        index[:24] + b"".join(index[at : at + 24] for at in range(len(index) - 24, 0, -24))
+    ),
+    "beyond the log": lambda index: index[:-24] + ENTRY.pack(1, 1 << 40, 1 << 40),
+    "beyond it in the middle": lambda index: changed(index, 9, 1 << 40, 60),
+    "too many lines": lambda index: changed(index, 9, 9 * 23, 1000),
+    "one line too few": lambda index: changed(index, 9, 9 * 23, LOG.count(b"\n", 0, 9 * 23) - 1),
+}
+
+
+@pytest.mark.parametrize("what", FALSE_INDEXES)
+def test_a_false_index_tells_no_wrong_line(tmp_path: Path, what: str) -> None:
+    (tmp_path / "x.idx").write_bytes(FALSE_INDEXES[what](write_log(tmp_path)))
+    check_lines(tmp_path, LOG)
+
+
+def test_the_index_of_an_older_log_tells_no_wrong_line(tmp_path: Path) -> None:
+    older = write_log(tmp_path, b"".join(b"%d older\n" % number for number in range(60)))
+    write_log(tmp_path)
+    (tmp_path / "x.idx").write_bytes(older)
+    check_lines(tmp_path, LOG)
+
+
+def test_a_checkpoint_written_in_part_leaves_the_next_ones_where_they_belong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite, calls = os.pwrite, 0
+
+    def in_part(fd: int, data: bytes, offset: int) -> int:
+        nonlocal calls
+        calls += 1
+        return pwrite(fd, data[:11] if calls % 5 == 3 else data, offset)
+
+    monkeypatch.setattr(os, "pwrite", in_part)
+    index = write_log(tmp_path)
+    assert len(index) // 24 == calls - calls // 5  # a gap for each, and no more than that
+    log = open_log(tmp_path)
+    assert log.line_start(100) == LOG.replace(b"\n", b"\0", 99).index(b"\n") + 1
+    assert log.has_index
+    check_lines(tmp_path, LOG)
+
+
+def test_a_log_whose_index_cannot_be_made_is_written_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "x.idx").mkdir()
+    fd = os.open(tmp_path / "x.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    writer = JournalWriter(fd, str(tmp_path / "x.idx"))
+    writer.append(LOG)
+    writer.settle()
+    writer.close()
+    os.close(fd)
+    check_lines(tmp_path, LOG)
+
+
+def test_a_log_that_reaches_its_limit_has_as_many_bytes_as_its_writer_says(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "x.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    writer = JournalWriter(fd, str(tmp_path / "x.idx"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))  # a write beyond it is one in part
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            writer.append(LOG)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert writer.offset == 300
+    writer.append(LOG[300:])
+    writer.close()
+    os.close(fd)
+    check_lines(tmp_path, LOG)
+
+
+def test_a_large_piece_and_a_log_of_somebody_else_s_get_their_checkpoints_too(
+    writer: JournalWriter, tmp_path: Path
+) -> None:
+    data = b"a line of a log\n" * 400_000
+    writer.append(data)
+    assert checkpoints(tmp_path) >= 6
+    assert open_log(tmp_path).line_start(399_000) == 399_000 * 16
+    (tmp_path / "x.log").write_bytes(data[: len(data) // 2])
+    writer.append(b"more\n")
+    assert checkpoints(tmp_path) >= 3
+    log = open_log(tmp_path)
+    assert log.line_start(199_000) == 199_000 * 16
+    assert log.has_index

@@ -30,6 +30,7 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import create_signed_value, decode_signed_value
 
 from tornado_logs.config import Config, ConfigError
+from tornado_logs.disk import reason
 from tornado_logs.tokens import Role, Token, TokenError, TokenFile, private_folder
 
 ACCESS_FOLDER = ".access"
@@ -311,11 +312,15 @@ def _make_key(path: str) -> str:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(fd, "w") as file:
             file.write(secrets.token_hex(_SECRET_BYTES))
+            file.flush()
+            os.fsync(fd)  # half a key, after a power loss, would keep everybody out
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)  # whole, and never in the place of another
         os.unlink(temporary)
     except OSError as error:
-        raise TokenError(f"cannot make a signing key in {path}: {error.strerror}") from error
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise TokenError(f"cannot make a signing key in {path}: {reason(error)}") from error
     return _read_key(path)
 
 

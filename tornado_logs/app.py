@@ -57,7 +57,13 @@ class Services:
         self.config = config
         data_dir = os.path.abspath(config.data_dir)
         self.sources = Catalog(config, Registry())
-        self.launcher = Launcher(data_dir, self.sources.class_names(), config.secret_variables)
+        self.launcher = Launcher(
+            data_dir,
+            self.sources.class_names(),
+            config.secret_variables,
+            min_free_bytes=config.min_free_bytes,
+            disk_full_seconds=config.disk_full_seconds,
+        )
         self.deployments = Deployments(data_dir, self.launcher)
         self.followers = Followers(self.deployments, config)
         self.live = Live(config.ping_seconds)

@@ -6,6 +6,8 @@ audit.add("start", {"user": "alice", "address": "10.0.0.1"}, deployment="2026112
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
 import os
@@ -13,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tornado_logs.deployment import timestamp
+from tornado_logs.disk import reason
 from tornado_logs.tokens import private_folder
 
 _MAX_ENTRY_BYTES = 65536
@@ -36,13 +39,15 @@ class Audit:
             data = json.dumps(entry).encode()
         try:
             os.close(private_folder(os.path.dirname(self._path)))
-            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
             try:
-                os.write(fd, data + b"\n")  # at once, so that entries of two workers never mingle
+                _add_line(fd, data)
             finally:
                 os.close(fd)
         except OSError as error:
-            logger.error("cannot add to the audit file: %s; the entry: %s", error, data.decode())
+            logger.error(
+                "cannot add to the audit file: %s; the entry: %s", reason(error), data.decode()
+            )
 
     def last(self, count: int) -> list[dict[str, Any]]:
         """The newest entries (those in the last 4 MiB), newest first."""
@@ -57,8 +62,17 @@ class Audit:
         for line in reversed(lines[1:] if start else lines):
             if len(entries) == count:
                 break
-            try:
-                entries.append(json.loads(line))
-            except ValueError:  # cut by a full disk
-                continue
+            with contextlib.suppress(ValueError, RecursionError):  # cut by a full disk
+                if isinstance(entry := json.loads(line), dict):
+                    entries.append(entry)
         return entries
+
+
+def _add_line(fd: int, data: bytes) -> None:
+    """Raises OSError, also where it could be written only in part."""
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":  # after one that was cut by a full disk
+        data = b"\n" + data
+    data += b"\n"
+    if os.write(fd, data) < len(data):  # at once, so that entries of two workers never mingle
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -36,6 +36,8 @@ class Autostart:
         self._launch = launch
         self._rescan_seconds = rescan_seconds
         self._started: dict[str, str] = {}  # what a change stands for -> the deployment's id
+        # What could not be launched: whether it was there at first, and why it could not.
+        self._waiting: dict[str, tuple[bool, str]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self, since: str | None = None) -> None:
@@ -130,12 +132,19 @@ class Autostart:
     def _start(self, name: str, change: Mapping[str, Any], *, is_first: bool) -> None:
         key = _key(name, change)
         self._started[key] = ""
+        is_first, told = self._waiting.pop(key, (is_first, ""))
         request = dict(change) if is_first else self._catalog.discovered(name, change)
         try:
             record, job = self._catalog.make(name, request, request)
             self._launch(record, job)
-        except (RequestError, LaunchError) as error:
+        except RequestError as error:
             logger.error("cannot start %s: %s", name, error)
+            return
+        except LaunchError as error:  # a full disk, say: tried again, and told once
+            self._waiting[key] = is_first, str(error)
+            del self._started[key]
+            if not told:
+                logger.error("cannot start %s: %s; it is tried again", name, error)
             return
         self._started[key] = record.id
         self._deployments.add(record)

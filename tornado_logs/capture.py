@@ -5,7 +5,8 @@ one detached capture process for each, within milliseconds, the imports being do
 shared. It ends with its server; the capture processes go on. Of a deployment's files the capture
 process alone writes the journal, and from its start the record.
 
-All of it is single-threaded and blocks only in `CaptureControl.wait`.
+It blocks in `CaptureControl.wait`, and on a full disk in `_Output`. All of it is single-threaded,
+but for one thread that puts the beginning through to the disk.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
@@ -36,10 +38,11 @@ from tornado_logs.deployment import (
     exit_state,
     process_start,
     read_record,
+    record_bytes,
     timestamp,
-    write_record,
 )
-from tornado_logs.journal import JournalError, JournalWriter
+from tornado_logs.disk import KeptFile, is_full, reason, sync
+from tornado_logs.journal import JournalWriter
 from tornado_logs.mask import Masker
 from tornado_logs.run_queue import WAKE_SIGNAL, RunQueue
 from tornado_logs.source import Ending, LeftProcess, LogSource, SourceError
@@ -47,10 +50,15 @@ from tornado_logs.source import Ending, LeftProcess, LogSource, SourceError
 READY = b"+"
 """What the fork server says once it has imported what its children need, and to each request."""
 
+REFUSED = b"-"
+"""What it says instead where it can't fork; the error's number follows, in ANSWER_BYTES in all."""
+
+ANSWER_BYTES = 5
+
 _LENGTH = struct.Struct("!I")
 _MAX_POLL_SECONDS = 86400.0
 _MAX_LOOKS = 50
-_RETRY_SECONDS = 1.0
+_ROOM_SECONDS = 0.2  # how often a full disk is asked for room
 _REST_SECONDS = 0.003
 _GATHERED_BYTES = 4000  # a terminal gives 4,095 at most, however much there is
 _HURRY_SECONDS = 0.2
@@ -72,23 +80,93 @@ class CaptureRequest:
     settings: dict[str, Any] = field(repr=False)
     secrets: list[str] = field(repr=False)
     is_queued: bool = False
+    disk_full_seconds: float = 0.0  # how long output waits for room
 
     def path(self, suffix: str) -> str:
         """The deployment's file of this kind, as `.log`."""
         return os.path.join(self.data_dir, self.deployment_id + suffix)
 
 
+class _Run:
+    """What a capture process has in its hands. The log's descriptor carries the lock."""
+
+    def __init__(self, request: CaptureRequest, log_fd: int) -> None:
+        """Raises OSError or ValueError where there is no record to go by."""
+        record = read_record(request.path(".json"))
+        self.request = request
+        self.log_fd = log_fd
+        self.record = record
+        self.kept = KeptFile(request.path(".json"), lambda: record_bytes(record))
+        self.journal: JournalWriter
+        self.masker = Masker(request.secrets)
+        self._settling: threading.Thread | None = None
+        record.capture_pid = os.getpid()
+        record.capture_started = process_start(os.getpid())
+
+    def begin(self) -> None:
+        """It runs from here on. That there is an index, tells so too if the record can't."""
+        self.journal = JournalWriter(self.log_fd, self.request.path(".idx"))
+        self.record.state = State.RUNNING
+        self.record.started_at = timestamp()
+        self.kept.save()
+
+    def settle_in(self) -> None:
+        """Once, when the command has begun: see to it that a power loss leaves a trace of it.
+
+        In a thread, so that its output needn't wait for the disk.
+        """
+        if self._settling is None:
+            self._settling = threading.Thread(target=self._settle_in, daemon=True)
+            with contextlib.suppress(RuntimeError):  # no more threads can be started
+                self._settling.start()
+
+    def _settle_in(self) -> None:
+        self.kept.reserve()
+        with contextlib.suppress(OSError):  # said at the end, if it is still so
+            sync(self.request.path(".log"), self.kept.path, self.request.data_dir)
+
+    def settle_down(self) -> None:
+        """At the end, which viewers know of by now: put all of it through to the disk."""
+        if self._settling is not None and self._settling.ident is not None:
+            self._settling.join()
+        self.kept.release()
+        try:
+            os.fsync(self.log_fd)
+        except OSError as error:  # it was taken, and could not be written after all
+            self.record.error = (
+                f"{self.record.error} The disk says that it could not keep all of the log: "
+                f"{reason(error)}."
+            ).lstrip()
+            self.kept.save_at_last(self.is_wanted)
+        with contextlib.suppress(OSError):
+            sync(self.request.path(".idx"), self.kept.path, self.request.data_dir)
+
+    def follow_folder(self) -> None:
+        """If the data folder was moved, go on where it is now: the kernel knows of the log."""
+        path = self.request.path(".log")
+        if os.path.exists(path) or not os.fstat(self.log_fd).st_nlink:
+            return
+        with contextlib.suppress(OSError):  # no /proc
+            folder, name = os.path.split(os.readlink(f"/proc/self/fd/{self.log_fd}"))
+            if name == os.path.basename(path):
+                self.request = replace(self.request, data_dir=folder)
+                self.kept.path = self.request.path(".json")
+
+    def is_wanted(self) -> bool:
+        """Whether nobody has removed the log meanwhile, and the deployment with it."""
+        return os.path.exists(self.request.path(".log"))
+
+
 class CaptureControl:
     """`tornado_logs.source.Control` for a source in this process."""
 
-    def __init__(
-        self, request: CaptureRequest, record: Record, journal: JournalWriter, masker: Masker
-    ) -> None:
-        self.deployment_id = request.deployment_id
-        self._request = request
-        self._record = record
-        self._journal = journal
-        self._masker = masker
+    def __init__(self, run: _Run) -> None:
+        """Raises OSError."""
+        self.deployment_id = run.request.deployment_id
+        self._run = run
+        self._record = run.record
+        self._kept = run.kept
+        self._masker = run.masker
         self._stopping = False
         self._told = False
         self._wake_fd, signal_fd = os.pipe()
@@ -111,7 +189,8 @@ class CaptureControl:
         self._stopping = True
 
     def wait(self, seconds: float | None = None, fds: Sequence[int] = ()) -> list[int]:
-        """See `Control.wait`. The journal's due checkpoints are written here too."""
+        """See `Control.wait`. What is due of the journal and the record is written here too."""
+        self._run.settle_in()
         poll = select.poll()
         for fd in (*fds, self._wake_fd):
             poll.register(fd, select.POLLIN)
@@ -121,7 +200,8 @@ class CaptureControl:
                 self._told = True
                 return []
             ready = {fd for fd, _ in poll.poll(self._timeout_ms(deadline))}
-            self._journal.settle()
+            self._run.journal.settle()
+            self._kept.retry()
             if self._wake_fd in ready:
                 os.read(self._wake_fd, 4096)
                 self._reap_orphans()
@@ -136,17 +216,23 @@ class CaptureControl:
             os.read(self._wake_fd, 4096)
 
     def _timeout_ms(self, deadline: float | None) -> float | None:
-        idle = self._journal.idle_seconds()
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        times = [seconds for seconds in (idle, left) if seconds is not None]
+        dues = (self._run.journal.idle_seconds(), self._kept.retry_seconds(), left)
+        times = [seconds for seconds in dues if seconds is not None]
         # poll(2) takes a C int; who waits longer than a day is woken once a day to wait on.
         return min(*times, _MAX_POLL_SECONDS) * 1000 if times else None
+
+    def pause(self, seconds: float) -> None:
+        """Wait for ourselves, not for the source: until a stop is asked for, or less."""
+        if not self._stopping:
+            self.doze(seconds)
+            self._reap_orphans()
 
     def started(self, pid: int) -> None:
         """See `Control.started`."""
         self._record.pid = pid
         self._record.pid_started = process_start(pid)
-        write_record(self._request.path(".json"), self._record)
+        self._kept.save()
 
     def left_running(self) -> list[LeftProcess]:
         """See `Control.left_running`. Reaps the orphans that came to us and have ended."""
@@ -184,68 +270,59 @@ class CaptureControl:
 def capture(request: CaptureRequest, log_fd: int) -> None:
     """Run the deployment to its end. The log's descriptor carries the lock: it stays open."""
     processes.become_subreaper()
-    record = read_record(request.path(".json"))
-    journal = JournalWriter(log_fd, request.path(".idx"))
-    masker = Masker(request.secrets)
-    control = CaptureControl(request, record, journal, masker)
-    record.capture_pid = os.getpid()
-    record.capture_started = process_start(os.getpid())
+    run = _Run(request, log_fd)
     queue = RunQueue(request.data_dir)
-    if not request.is_queued or _wait_for_turn(queue, request, record, control):
-        record.state = State.RUNNING
-        record.started_at = timestamp()
-        write_record(request.path(".json"), record)
-        output = _Output(request, record, journal, masker)
-        ending = _run_source(request, record, control, output)
+    ending, failure, loss, stopping = Ending(note=_NEVER_RAN), "", "", False
+    try:
+        control = CaptureControl(run)
+    except OSError as error:
+        ending = Ending()
+        failure = f"cannot start the source {run.record.type!r}: {reason(error)}"
     else:
-        journal.close()
-        ending = Ending(note=_NEVER_RAN)
+        if not request.is_queued or _wait_for_turn(queue, run, control):
+            run.begin()
+            output = _Output(run, control)
+            ending, failure = _run_source(run, control, output)
+            loss = output.loss()
+        stopping = control.stopping
     if request.is_queued:
         queue.leave(request.deployment_id)
-    ending = _mask_record(record, ending, masker)
-    _finish(_moved(request, log_fd), record, ending, stopping=control.stopping)
+    run.follow_folder()
+    _finish(run, ending, failure, loss, stopping=stopping)
 
 
-def _moved(request: CaptureRequest, log_fd: int) -> CaptureRequest:
-    """The request as it would be now, if the data folder was moved: the kernel knows where."""
-    if os.path.exists(request.path(".log")) or not os.fstat(log_fd).st_nlink:
-        return request
-    with contextlib.suppress(OSError):  # no /proc
-        found = os.readlink(f"/proc/self/fd/{log_fd}")
-        if os.path.basename(found) == os.path.basename(request.path(".log")):
-            return replace(request, data_dir=os.path.dirname(found))
-    return request
-
-
-def _wait_for_turn(
-    queue: RunQueue, request: CaptureRequest, record: Record, control: CaptureControl
-) -> bool:
+def _wait_for_turn(queue: RunQueue, run: _Run, control: CaptureControl) -> bool:
     """Wait in the queue; False if it was stopped there."""
-    if queue.has_turn(request.deployment_id):
+    deployment_id = run.request.deployment_id
+    if queue.has_turn(deployment_id):
         return True
-    write_record(request.path(".json"), record)  # who is to be woken, and to be stopped
-    while not queue.has_turn(request.deployment_id):
+    run.kept.save()  # who is to be woken, and to be stopped
+    while not queue.has_turn(deployment_id):
         if control.stopping:
             return False
-        control.doze(queue.look_again_seconds(request.deployment_id))
+        seconds = run.kept.retry_seconds()
+        with contextlib.suppress(OSError):  # too many open files: look again soon
+            seconds = seconds or queue.look_again_seconds(deployment_id)
+        control.doze(1.0 if seconds is None else seconds)
+        run.kept.retry()
         queue.pass_on()
     return not control.stopping
 
 
-def _run_source(
-    request: CaptureRequest, record: Record, control: CaptureControl, output: _Output
-) -> Ending:
+def _run_source(run: _Run, control: CaptureControl, output: _Output) -> tuple[Ending, str]:
+    """How it ended, and what it failed by; empty if it didn't."""
     try:
-        source = load_class(request.source_class)(request.settings)
-        return _copy(source.run(control), output)
-    except (SourceError, JournalError) as error:
-        record.error = str(error)
+        source = load_class(run.request.source_class)(run.request.settings)
+        return _copy(source.run(control), output), ""
+    except SourceError as error:
+        failure = str(error)
     except Exception as error:  # a plugin's fault ends its deployment with a word, not silently
-        record.error = f"the source {record.type!r} failed: {type(error).__name__}: {error}"
+        name = type(error).__name__
+        failure = f"the source {run.record.type!r} failed: {name}: {error}".removesuffix(": ")
     finally:
         with contextlib.suppress(OSError):
-            output.close()
-    return Ending()
+            run.journal.close()
+    return Ending(), failure
 
 
 def _copy(run: Generator[bytes, None, Ending], output: _Output) -> Ending:
@@ -262,20 +339,29 @@ def _copy(run: Generator[bytes, None, Ending], output: _Output) -> Ending:
 
 
 class _Output:
-    """Writes what a source yields, masked, into its journal."""
+    """Writes what a source yields, masked, into its journal.
 
-    def __init__(
-        self, request: CaptureRequest, record: Record, journal: JournalWriter, masker: Masker
-    ) -> None:
-        self._record_path = request.path(".json")
-        self._record = record
-        self._journal = journal
-        self._masker = masker
+    On a full disk it waits for room, and the source with it. What can't be written then, or for
+    another reason, is counted and thrown away: the command runs on, and the log ends there for
+    good, so that what it has is the beginning of the output and nothing else.
+    """
+
+    def __init__(self, run: _Run, control: CaptureControl) -> None:
+        self._run = run
+        self._record = run.record
+        self._control = control
+        self._give_up_at: float | None = None  # while it waits
+        self._because = ""
 
     def write(self, piece: bytes) -> None:
-        """Write all of it that can be shown by now. Raises JournalError."""
-        shown = self._masker.feed(piece)
-        if self._masker and not self._record.has_secrets:
+        """Write all of it that can be shown by now."""
+        self._run.settle_in()
+        try:
+            shown = self._run.masker.feed(piece)
+        except MemoryError as error:  # what was held back is lost, so nothing may follow
+            self._end_log(error)
+            shown = piece
+        if self._run.masker and not self._record.has_secrets:
             self._tell_of_secrets()
         self._append(shown)
 
@@ -283,27 +369,78 @@ class _Output:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write what was held back, however the source came to its end. Raises JournalError."""
-        self._append(self._masker.finish())
+        """Write what was held back, however the source came to its end; that waits for nothing."""
+        self._append(self._run.masker.finish(), may_wait=False)
 
-    def close(self) -> None:
-        """Close the journal."""
-        self._journal.close()
+    def loss(self) -> str:
+        """A sentence that says what could not be written; empty if all of it was."""
+        record = self._record
+        if record.unwritten_from is None or not record.unwritten_bytes:
+            return ""
+        return (
+            f"The log is not complete: from byte {record.unwritten_from:,} on, "
+            f"{record.unwritten_bytes:,} bytes could not be written ({self._because})."
+        )
 
-    def _append(self, shown: bytes) -> None:
-        if not shown:
-            return
-        try:
-            self._journal.append(shown)
-        except OSError as error:
-            raise JournalError(f"cannot go on writing the log: {error.strerror}") from error
+    def _append(self, shown: bytes, *, may_wait: bool = True) -> None:
+        if self._record.unwritten_from is None:
+            shown = self._write(shown, may_wait=may_wait)
+        if shown:
+            self._record.unwritten_bytes += len(shown)
+            self._record.error = self.loss()
+            self._run.kept.save_soon()
+
+    def _write(self, shown: bytes, *, may_wait: bool) -> bytes:
+        """Write it; what is returned is what can't be written."""
+        while shown:
+            try:
+                shown = shown[self._run.journal.write(shown) :]
+            except OSError as error:
+                if not (may_wait and self._wait_for_room(error)):
+                    self._end_log(error)
+                    break
+            else:
+                self._go_on()
+        return shown
+
+    def _wait_for_room(self, error: OSError) -> bool:
+        """Whether it is worth another try."""
+        now = time.monotonic()
+        if self._give_up_at is None:
+            self._give_up_at = now + self._run.request.disk_full_seconds
+        left = self._give_up_at - now
+        if not is_full(error) or self._control.stopping or left <= 0:
+            return False
+        if not self._record.note:
+            self._record.note = (
+                f"The disk is full ({reason(error)}): the output waits for room, and the command "
+                f"with it, for {self._run.request.disk_full_seconds:g} s from {timestamp()} on."
+            )
+            self._run.kept.save()
+        self._control.pause(min(_ROOM_SECONDS, left))
+        self._run.kept.retry()
+        return not self._control.stopping
+
+    def _go_on(self) -> None:
+        """Some of it was written: whatever we waited for is there."""
+        if self._give_up_at is not None:
+            self._give_up_at = None
+            self._record.note = ""
+            self._run.kept.save()
+
+    def _end_log(self, error: OSError | MemoryError) -> None:
+        """Write nothing more: what followed a gap would look as if there were none."""
+        if self._record.unwritten_from is None:
+            self._record.unwritten_from = self._run.journal.offset
+            self._because = reason(error)
+            self._record.note = ""
+            self._run.kept.save_soon()
 
     def _tell_of_secrets(self) -> None:
         """The output has declared one: if we die, nobody else knows it, only that there is one."""
         self._record.has_secrets = True
-        _mask_asked(self._record, self._masker)
-        with contextlib.suppress(OSError):  # the disk may be full; at the end we wait for room
-            write_record(self._record_path, self._record)
+        _mask_asked(self._record, self._run.masker)
+        self._run.kept.save()
 
 
 def _mask_asked(record: Record, masker: Masker) -> None:
@@ -316,7 +453,6 @@ def _mask_asked(record: Record, masker: Masker) -> None:
 def _mask_record(record: Record, ending: Ending, masker: Masker) -> Ending:
     """Take the secrets out of what the record has, and is to have."""
     _mask_asked(record, masker)
-    record.error = masker.text(record.error)
     left = [LeftProcess(p.pid, masker.text(p.command)) for p in ending.left_running]
     return replace(ending, note=masker.text(ending.note), left_running=left)
 
@@ -343,36 +479,34 @@ class _Rest:
         self._last_at = time.monotonic()
 
 
-def _finish(request: CaptureRequest, record: Record, ending: Ending, *, stopping: bool) -> None:
+def _finish(run: _Run, ending: Ending, failure: str, loss: str, *, stopping: bool) -> None:
+    record = run.record
+    ending = _mask_record(record, ending, run.masker)
     record.exit_status = ending.exit_status
     record.signal = ending.signal
     record.note = ending.note
     record.left_running = [asdict(process) for process in ending.left_running]
     record.ended_at = timestamp()
+    # Its own state, also where its log isn't complete: that is said beside it.
     record.state = exit_state(
         stopping=stopping, timed_out=ending.timed_out, exit_status=ending.exit_status
     )
-    if record.error:
+    if failure:
         record.state = State.FAILED
-    stopped_by = take_stop_request(request.path(".stop"))  # one that came too late goes too
+    record.error = " ".join(text for text in (run.masker.text(failure), loss) if text)
+    record.log_bytes = os.fstat(run.log_fd).st_size
+    stopped_by = take_stop_request(run.request.path(".stop"))  # one that came too late goes too
     if record.state is State.STOPPED:
         record.stopped_by = stopped_by
-    if os.path.exists(request.path(".log")):
-        _write_when_there_is_room(request.path(".json"), record)
+    # How it ended is known here alone: a full disk must not make it be forgotten.
+    run.kept.save_at_last(run.is_wanted)
+    if run.is_wanted():
+        run.settle_down()
     else:  # somebody removed the deployment while it ran: leave nothing behind
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(request.path(".idx"))
-
-
-def _write_when_there_is_room(path: str, record: Record) -> None:
-    """How it ended is known here alone: a full disk must not make it be forgotten."""
-    while True:
-        try:
-            return write_record(path, record)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-        time.sleep(_RETRY_SECONDS)
+        run.kept.release()
+        for suffix in (".idx", ".json"):
+            with contextlib.suppress(OSError):
+                os.unlink(run.request.path(suffix))
 
 
 def take_stop_request(path: str) -> dict[str, Any] | None:
@@ -380,9 +514,10 @@ def take_stop_request(path: str) -> dict[str, Any] | None:
     try:
         with open(path, "rb") as file:
             request = json.loads(file.read())
+    except (OSError, ValueError, RecursionError):
+        request = None
+    with contextlib.suppress(OSError):
         os.unlink(path)
-    except (FileNotFoundError, ValueError):
-        return None
     return request if isinstance(request, dict) else None
 
 
@@ -411,7 +546,10 @@ def send_request(sock: socket.socket, request: CaptureRequest, fds: Sequence[int
 
 
 def _receive_request(sock: socket.socket) -> tuple[CaptureRequest, list[int]] | None:
-    """The next request and its descriptors; None once the server has gone."""
+    """The next request and its descriptors; None once the server has gone.
+
+    Raises OSError where there is no room for more descriptors.
+    """
     fds = array.array("i")
     try:
         room = socket.CMSG_SPACE(_MOST_FDS * fds.itemsize)
@@ -420,14 +558,24 @@ def _receive_request(sock: socket.socket) -> tuple[CaptureRequest, list[int]] | 
         return None
     if len(head) < _LENGTH.size:
         return None
-    fds.frombytes(ancillary[0][2])
-    for fd in fds:
-        os.set_inheritable(fd, False)
     (length,) = _LENGTH.unpack(head)
     body = _receive(sock, length)
+    for _, _, data in ancillary:
+        fds.frombytes(data)
+    for fd in fds:
+        os.set_inheritable(fd, False)
     if len(body) < length:
         return None
-    return CaptureRequest(**json.loads(body)), list(fds)
+    request = CaptureRequest(**json.loads(body))
+    if len(fds) < 1 + request.is_queued:  # recvmsg(2): MSG_CTRUNC
+        _close(fds)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return request, list(fds)
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
 
 
 def _receive(sock: socket.socket, length: int) -> bytearray:
@@ -446,24 +594,36 @@ def serve_forks(sock: socket.socket, preload: Sequence[str]) -> None:
             load_class(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for our children
     gc.freeze()  # what all share stays shared
-    sock.sendall(READY)
-    while received := _receive_request(sock):
-        request, fds = received
-        # Before the fork: whoever doesn't hear it may ask again, and nothing runs twice.
-        try:
-            sock.sendall(READY)
-        except OSError:  # the server died in asking; the next one says that it never ran
-            return
+    # Whoever doesn't hear an answer may ask again, and nothing runs twice: see the child's.
+    answer = READY
+    with contextlib.suppress(OSError):  # the server has gone
+        while True:
+            if answer:
+                sock.sendall(answer)
+            try:
+                received = _receive_request(sock)
+                if received is None:
+                    return
+                answer = _fork(sock, *received)
+            except OSError as error:
+                answer = b"%s%04d" % (REFUSED, error.errno or 0)
+
+
+def _fork(sock: socket.socket, request: CaptureRequest, fds: Sequence[int]) -> bytes:
+    """What is left to be answered: nothing, for the capture process does that. Raises OSError."""
+    try:
         if os.fork() == 0:
-            sock.close()
-            _be_capture_process(request, fds[0])
-        for fd in fds:
-            os.close(fd)
+            _be_capture_process(sock, request, fds[0])
+    finally:
+        _close(fds)
+    return b""
 
 
-def _be_capture_process(request: CaptureRequest, log_fd: int) -> None:
+def _be_capture_process(sock: socket.socket, request: CaptureRequest, log_fd: int) -> None:
     status = 1
     try:
+        sock.sendall(READY)  # fails if the server has given us up, and asks another
+        sock.close()
         os.setsid()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if sys.platform != "darwin":  # where it crashes in a process that was forked
@@ -472,6 +632,8 @@ def _be_capture_process(request: CaptureRequest, log_fd: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
+        if null > 2:
+            os.close(null)
         capture(request, log_fd)
         status = 0
     finally:

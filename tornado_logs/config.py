@@ -150,6 +150,20 @@ SETTINGS: tuple[Option, ...] = (
         minimum=0.0,
         maximum=3600.0,
     ),
+    Option(
+        "min_free_bytes",
+        int,
+        200_000_000,
+        "Where the disk of `data_dir` has less free, nothing new is started; 0: whatever it has.",
+        minimum=0,
+    ),
+    Option(
+        "disk_full_seconds",
+        float,
+        60.0,
+        "How long output waits for room on a full disk, and its command with it.",
+        minimum=0.0,
+    ),
     Option("hosts", Texts, [], "Other names that browsers may reach this server by."),
     Option(
         "allowed_origins",
@@ -260,6 +274,8 @@ class Config:
     keep_deployments: int | None = None
     keep_bytes: int | None = None
     shutdown_seconds: float = 5.0
+    min_free_bytes: int = 200_000_000
+    disk_full_seconds: float = 60.0
     hosts: Sequence[str] = field(default_factory=list)
     allowed_origins: Sequence[str] = field(default_factory=list)
     trusted_proxies: Sequence[str] = field(default_factory=list)

@@ -9,7 +9,6 @@ the capture process alone, and by a server again once the capture process has di
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -17,7 +16,6 @@ import re
 import secrets
 import signal
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -25,6 +23,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
+
+from tornado_logs.disk import write_atomically
 
 ID_ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"  # sorted; nothing that is mistyped: no 0 1 i l o
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -71,6 +71,10 @@ class Record:
     signal: str | None = None
     note: str = ""
     error: str = ""
+    # Where the log ends although there was more, and how much more, which could not be written.
+    unwritten_from: int | None = None
+    unwritten_bytes: int = 0
+    log_bytes: int | None = None  # of the log at its end: one that has fewer now was cut since
     left_running: list[dict[str, Any]] = field(default_factory=list)
     exclusive: str = ""  # of those of one name, one runs at a time
     has_secrets: bool = False  # which this record, its log and what is said of it don't show
@@ -156,21 +160,12 @@ def read_record(path: str) -> Record:
 
 def write_record(path: str, record: Record) -> None:
     """Replace the record atomically: a reader sees the old one or the new one, whole."""
-    write_atomically(path, json.dumps(record.to_json(), indent=1).encode() + b"\n")
+    write_atomically(path, record_bytes(record))
 
 
-def write_atomically(path: str, data: bytes, mode: int = 0o666) -> None:
-    """Write a file that never stands half-written under its name."""
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+def record_bytes(record: Record) -> bytes:
+    """The record as it stands in its file."""
+    return json.dumps(record.to_json(), indent=1).encode() + b"\n"
 
 
 def hold(log_fd: int) -> None:
@@ -245,12 +240,22 @@ def exit_state(*, stopping: bool, timed_out: bool, exit_status: int | None) -> S
     return State.SUCCEEDED if not exit_status else State.FAILED
 
 
+def _cut_note(ended_with_bytes: int | None, log_bytes: int) -> str:
+    return (
+        f"The log was cut since it ended, by a power loss or by somebody: of {ended_with_bytes:,} "
+        f"bytes it has the first {log_bytes:,}."
+    )
+
+
 def summary(record: Record, log_bytes: int) -> Mapping[str, Any]:
     """The record as clients get it: with its log's size, without what only the server needs."""
     data = record.to_json()
     for name in ("capture_started", "pid_started", "settings"):
         del data[name]
     data["log_bytes"] = log_bytes
+    data["lost_bytes"] = max(0, (record.log_bytes or 0) - log_bytes)
+    if data["lost_bytes"]:
+        data["error"] = f"{record.error} {_cut_note(record.log_bytes, log_bytes)}".lstrip()
     data["can_stop"] = not record.state.is_final or bool(
         record.state is State.LOST and record.left_running
     )

@@ -14,6 +14,7 @@ at the live edge are, get the same bytes object from a cache of the last few blo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -187,7 +188,7 @@ class Follower:
     def _reopen(self) -> None:
         try:
             log = LogFile(self._log.path)
-        except FileNotFoundError:  # the viewers hear of it when the record goes
+        except OSError:  # gone, which viewers hear of by its record; or open at the next look
             return
         self._log.close()
         self._log = log
@@ -411,6 +412,8 @@ class Follower:
                 listener()
 
     def _on_ping(self) -> None:
+        with contextlib.suppress(OSError):
+            self.look()  # once more, should it have been impossible when there was news
         self._wake(ping=True)
         loop = asyncio.get_running_loop()
         self._ping = loop.call_later(self._settings.ping_seconds, self._on_ping)

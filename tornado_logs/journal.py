@@ -17,6 +17,7 @@ LFs before it. Times are microseconds since 1970, UTC.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -29,15 +30,17 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from tornado_logs import sse
+from tornado_logs.disk import EXHAUSTED
 
 BLOCK_BYTES = 256 * 1024
 """How much of a log is read, encoded and sent at a time."""
 
 CHECKPOINT_BYTES = 1024 * 1024
 CHECKPOINT_SECONDS = 0.01
+_MAX_GAP_BYTES = 4 * CHECKPOINT_BYTES  # as much is read to check what one says
 
 _MAGIC = b"TLOGIDX1"
 _HEADER = struct.Struct("<8s8sQ")
@@ -50,9 +53,7 @@ _INDEX_HEAD = re.compile(_MAGIC + rb"[0-9a-f]{8}")
 
 UNSETTLED_MARK = "00000000"
 
-
-class JournalError(Exception):
-    """A log can't be written on. The message is a sentence for the user."""
+_Answer = TypeVar("_Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,39 +82,50 @@ class LongLine:
 
 
 class JournalWriter:
-    """Appends to a log and keeps its index. Holds no more than the piece it is given."""
+    """Appends to a log and keeps its index. Holds no more than the piece it is given.
+
+    `offset` is how many bytes are in the log: exactly so, whatever fails.
+    """
 
     def __init__(
         self, log_fd: int, index_path: str, clock: Callable[[], float] = time.time
     ) -> None:
+        self.offset = 0
         self._log_fd = log_fd
-        self._index_path = index_path
+        self._log_path = index_path.removesuffix(".idx") + ".log"
         self._clock = clock
-        self._offset = 0
         self._lines = 0
         self._checkpoint_offset = 0
         self._checkpoint_time = 0.0
-        self._index_fd = self._new_index()
+        self._index = _IndexWriter(index_path, clock())
 
     def append(self, piece: bytes) -> None:
         """Write all of `piece`. Raises OSError, with what could be written in the log."""
+        while piece:
+            piece = piece[self.write(piece) :]
+
+    def write(self, piece: bytes) -> int:
+        """Write what the disk takes of `piece` at once, and return how many bytes that was.
+
+        Raises OSError; then it was none.
+        """
         # Before the first new byte is there to be read: its cursor shall have the new mark.
-        if os.fstat(self._log_fd).st_size != self._offset:
+        if os.fstat(self._log_fd).st_size != self.offset:
             self._start_over()
-        view = memoryview(piece)
-        while view:
-            view = view[os.write(self._log_fd, view) :]
-        self._offset += len(piece)
-        self._lines += piece.count(b"\n")
+        # No more at once than may lie between two checkpoints.
+        written = os.write(self._log_fd, memoryview(piece)[:CHECKPOINT_BYTES])
+        self.offset += written
+        self._lines += piece.count(b"\n", 0, written)
         now = self._clock()
         # A clock set back must not hold checkpoints up, hence abs().
         late = abs(now - self._checkpoint_time) >= CHECKPOINT_SECONDS
-        if late or self._offset - self._checkpoint_offset >= CHECKPOINT_BYTES:
+        if late or self.offset - self._checkpoint_offset >= CHECKPOINT_BYTES:
             self._checkpoint(now)
+        return written
 
     def idle_seconds(self) -> float | None:
         """After how long `settle` has something to do, None if it has nothing."""
-        if self._offset == self._checkpoint_offset:
+        if self.offset == self._checkpoint_offset:
             return None
         return max(0.0, CHECKPOINT_SECONDS - abs(self._clock() - self._checkpoint_time))
 
@@ -124,30 +136,93 @@ class JournalWriter:
 
     def close(self) -> None:
         """Write the last checkpoint. The log's descriptor stays its owner's."""
-        if self._offset != self._checkpoint_offset:
+        if self.offset != self._index.reached:
             self._checkpoint(self._clock())
-        os.close(self._index_fd)
+        self._index.close()
 
     def _checkpoint(self, now: float) -> None:
-        os.write(self._index_fd, _CHECKPOINT.pack(int(now * 1e6), self._offset, self._lines))
-        self._checkpoint_offset, self._checkpoint_time = self._offset, now
-
-    def _new_index(self) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-        fd = os.open(self._index_path, flags, 0o666)
-        mark = os.urandom(4).hex().encode()
-        os.write(fd, _HEADER.pack(_MAGIC, mark, int(self._clock() * 1e6)))
-        return fd
+        # One that can't be written is a gap, which costs a reader a longer scan. None is tried
+        # again at once: that would be a busy loop for as long as the disk is full.
+        self._index.add(now, self.offset, self._lines)
+        self._checkpoint_offset, self._checkpoint_time = self.offset, now
 
     def _start_over(self) -> None:
         """Somebody else cut or wrote the log: its offsets mean something else from here on."""
-        os.close(self._index_fd)
-        self._index_fd = self._new_index()
-        self._offset = os.fstat(self._log_fd).st_size
-        # Opened by path: the log's own descriptor is for appending only.
-        with open(self._index_path.removesuffix(".idx") + ".log", "rb", buffering=0) as log:
-            self._lines = sum(piece.count(b"\n") for piece in _pieces(log.fileno(), self._offset))
+        self._index.restart(self._clock())
+        self.offset = os.fstat(self._log_fd).st_size
+        offset = self._lines = 0
+        try:
+            # Opened by path: the log's own descriptor is for appending only.
+            with open(self._log_path, "rb", buffering=0) as log:
+                for piece in _pieces(log.fileno(), self.offset):
+                    offset += len(piece)
+                    self._lines += piece.count(b"\n")
+                    self._index.add(self._clock(), offset, self._lines)
+        except OSError:
+            self._index.give_up()
         self._checkpoint_offset, self._checkpoint_time = -1, 0.0
+
+
+class _IndexWriter:
+    """Writes an index. A log is whole without one, so nothing that fails here is an error."""
+
+    def __init__(self, path: str, now: float) -> None:
+        self.reached = 0  # the offset of the last checkpoint that is in the index
+        self._path = path
+        self._fd = -1
+        with contextlib.suppress(OSError):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._begin(now)
+
+    def restart(self, now: float) -> None:
+        """Begin anew, by another mark: what the index says is of a log that is no more."""
+        self.reached = -1
+        if self._fd >= 0 and self._empty():
+            self._begin(now)
+
+    def add(self, now: float, offset: int, lines: int) -> None:
+        """Add a checkpoint, if it can be written."""
+        if self._write(_CHECKPOINT.pack(int(now * 1e6), offset, lines)):
+            self.reached = offset
+
+    def give_up(self) -> None:
+        """Leave an index that says nothing, and write on it no more."""
+        if self._fd >= 0 and self._empty():
+            self.close()
+
+    def close(self) -> None:
+        """Close its file, if it is open."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _begin(self, now: float) -> None:
+        """Now or never: a mark that came to be later would make cursors false that are out."""
+        self._end = 0
+        mark = os.urandom(4).hex().encode()
+        if not self._write(_HEADER.pack(_MAGIC, mark, int(now * 1e6))):
+            self.give_up()
+
+    def _write(self, entry: bytes) -> bool:
+        # Not by appending: the next one stands in the place of one that was written in part.
+        try:
+            written = os.pwrite(self._fd, entry, self._end) if self._fd >= 0 else 0
+        except OSError:
+            return False
+        if written < len(entry):
+            return False
+        self._end += written
+        return True
+
+    def _empty(self) -> bool:
+        try:
+            os.ftruncate(self._fd, 0)
+        except OSError:
+            self.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            return False
+        return True
 
 
 def _pieces(fd: int, end: int, start: int = 0) -> Iterator[bytes]:
@@ -195,12 +270,14 @@ class LogFile:
         """Eight hex digits that tell this log from another of its name: see `sse.Cursor`.
 
         From the index where there is one, else from the log's first line (its first 256 bytes);
-        UNSETTLED_MARK as long as that isn't whole.
+        UNSETTLED_MARK as long as that isn't whole. Raises OSError where that can't be told now.
         """
         try:
             with open(_index_path(self.path), "rb") as file:
                 header = file.read(_HEADER.size)
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno in EXHAUSTED:  # it passes; another mark would send viewers back
+                raise
             header = b""
         if _INDEX_HEAD.match(header):
             return header[8:16].decode()
@@ -306,7 +383,7 @@ class LogFile:
         """
         if number <= 0:
             return 0
-        offset, lines = self._checkpoints().before_line(number, self.size())
+        offset, lines = self._ask(lambda known: known.before_line(number, self.size()))
         for piece in _pieces(self.fd, self.size(), offset):
             count = piece.count(b"\n")
             if lines + count >= number:
@@ -317,7 +394,7 @@ class LogFile:
 
     def count_lines(self, end: int) -> int:
         """How many LFs there are before offset `end`. May scan: not for the event loop."""
-        offset, lines = self._checkpoints().before_offset(end, self.size())
+        offset, lines = self._ask(lambda known: known.before_offset(end, self.size()))
         return lines + sum(piece.count(b"\n") for piece in _pieces(self.fd, end, offset))
 
     def tail_start(self, lines: int, size: int, *, ended: bool = False) -> int:
@@ -353,7 +430,7 @@ class LogFile:
 
         None if all were whole before. Raises NoTimesError for a log without an index.
         """
-        return self._timed_checkpoints().line_at_time(time_us)
+        return self._ask(lambda known: _with_times(known).line_at_time(time_us))
 
     def line_times(self, number: int, count: int) -> list[int]:
         """When each of the lines from `number` on was whole, in microseconds since 1970.
@@ -361,18 +438,21 @@ class LogFile:
         The index knows it to some 10 ms: a line's time is that of the first checkpoint behind its
         LF. Raises NoTimesError for a log without an index.
         """
-        return self._timed_checkpoints().line_times(number, count)
+        return self._ask(lambda known: _with_times(known).line_times(number, count))
 
     @property
     def has_index(self) -> bool:
         """Whether lines are found, and counted, without reading the log."""
         return isinstance(self._checkpoints(), _FileCheckpoints)
 
-    def _timed_checkpoints(self) -> _FileCheckpoints:
-        checkpoints = self._checkpoints()
-        if not isinstance(checkpoints, _FileCheckpoints):
-            raise NoTimesError
-        return checkpoints
+    def _ask(self, question: Callable[[_Checkpoints], _Answer]) -> _Answer:
+        """The answer by the index, or without it once that is found to be false."""
+        try:
+            return question(self._checkpoints())
+        except _FalseIndexError:
+            with self._index_lock:
+                self._index = _ScannedCheckpoints(self)
+            return question(self._index)
 
     def _checkpoints(self) -> _Checkpoints:
         with self._index_lock:
@@ -380,6 +460,12 @@ class LogFile:
                 found = _FileCheckpoints.open(self)  # which may be empty, and false for that
                 self._index = _ScannedCheckpoints(self) if found is None else found
             return self._index
+
+
+def _with_times(checkpoints: _Checkpoints) -> _FileCheckpoints:
+    if not isinstance(checkpoints, _FileCheckpoints):
+        raise NoTimesError
+    return checkpoints
 
 
 def _note_redraw(line: LongLine, text: bytes) -> None:
@@ -406,6 +492,10 @@ def block_lines(block: Block, max_line_bytes: int) -> tuple[list[bytes], list[in
 
 class NoTimesError(Exception):
     """A log has no index, so nobody knows when its lines were written."""
+
+
+class _FalseIndexError(Exception):
+    """What an index says isn't so: it is damaged, or of another log."""
 
 
 class LineTooLongError(Exception):
@@ -438,7 +528,11 @@ class _Checkpoints(Protocol):
 
 
 class _FileCheckpoints:
-    """The checkpoints of an index file, read where they are needed and never kept."""
+    """The checkpoints of an index file, read where they are needed and never kept.
+
+    Whatever is built on one is checked by the log: what lies between it and the one before has to
+    have as many LFs as they say. Raises _FalseIndexError where it has not.
+    """
 
     def __init__(self, fd: int, log: LogFile) -> None:
         self._fd = fd
@@ -452,11 +546,11 @@ class _FileCheckpoints:
         """None where the log has no index, or one that isn't its own."""
         try:
             index = cls(os.open(_index_path(log.path), os.O_RDONLY), log)
-        except FileNotFoundError:
+            if not _INDEX_HEAD.match(os.pread(index._fd, _HEADER.size, 0)):
+                return None
+            reached = index._entry(len(index) - 1)[0] if len(index) else 0
+        except (OSError, _FalseIndexError):
             return None
-        if not _INDEX_HEAD.match(os.pread(index._fd, _HEADER.size, 0)):
-            return None
-        reached = index._entry(len(index) - 1)[0] if len(index) else 0
         return index if reached <= log.size() else None
 
     def __len__(self) -> int:
@@ -468,7 +562,23 @@ class _FileCheckpoints:
 
     def _last(self, key: Callable[[tuple[int, int]], int], below: int) -> tuple[int, int]:
         found = bisect_right(range(len(self)), below - 1, key=lambda i: key(self._entry(i)))
-        return self._entry(found - 1) if found else (0, 0)
+        if not found:
+            return 0, 0
+        entry = self._checked(found - 1)
+        if key(entry) >= below:
+            raise _FalseIndexError
+        return entry
+
+    def _checked(self, number: int) -> tuple[int, int]:
+        """Its offset and the lines before it, if they fit the log and the checkpoint before."""
+        offset, lines = self._entry(number)
+        start, lines_before = self._entry(number - 1) if number else (0, 0)
+        if not start <= offset <= min(self._log.size(), start + _MAX_GAP_BYTES):
+            raise _FalseIndexError
+        counted = sum(piece.count(b"\n") for piece in _pieces(self._log.fd, offset, start))
+        if counted != lines - lines_before:
+            raise _FalseIndexError
+        return offset, lines
 
     def _time(self, number: int) -> int:
         return self._checkpoint(number)[0]
@@ -476,6 +586,8 @@ class _FileCheckpoints:
     def _checkpoint(self, number: int) -> tuple[int, int, int]:
         """Its time in microseconds since 1970, its offset, and the lines before it."""
         data = os.pread(self._fd, _CHECKPOINT.size, (number + 1) * _CHECKPOINT.size)
+        if len(data) < _CHECKPOINT.size:  # cut meanwhile
+            raise _FalseIndexError
         time_us, offset, lines = _CHECKPOINT.unpack(data)
         return time_us, offset, lines
 
@@ -484,14 +596,18 @@ class _FileCheckpoints:
         found = bisect_left(range(len(self)), time_us, key=self._time)
         if found == len(self):
             return None
-        return self._entry(found - 1)[1] if found else 0
+        return self._checked(found - 1)[1] if found else 0
 
     def line_times(self, number: int, count: int) -> list[int]:
         """See `LogFile.line_times`."""
         times: list[int] = []
         at = bisect_right(range(len(self)), number, key=lambda i: self._entry(i)[1])
+        if at < len(self):
+            self._checked(at)
         while len(times) < count and (entries := self._entries(at)):
             lines = [entry[2] for entry in entries]
+            if lines != sorted(lines):
+                raise _FalseIndexError
             found = 0
             while len(times) < count:
                 found = bisect_right(lines, number + len(times), found)

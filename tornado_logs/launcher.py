@@ -21,7 +21,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tornado_logs import processes
-from tornado_logs.capture import READY, CaptureRequest, send_request, take_stop_request
+from tornado_logs.capture import (
+    ANSWER_BYTES,
+    READY,
+    REFUSED,
+    CaptureRequest,
+    send_request,
+    take_stop_request,
+)
 from tornado_logs.catalog import Job
 from tornado_logs.config import ENVIRONMENT_PREFIX
 from tornado_logs.deployment import (
@@ -33,9 +40,9 @@ from tornado_logs.deployment import (
     process_start,
     read_record,
     timestamp,
-    write_atomically,
     write_record,
 )
+from tornado_logs.disk import EXHAUSTED, free_bytes, is_full, reason, spare_of, write_atomically
 from tornado_logs.run_queue import QueueError, RunQueue
 from tornado_logs.source import DEPLOYMENT_VARIABLE
 
@@ -60,6 +67,23 @@ class Queuing:
     may_wait: bool = True
 
 
+class NoRoomError(LaunchError):
+    """It could not be started, for the disk is full or almost full."""
+
+
+class ExhaustedError(LaunchError):
+    """It could not be started now: the system has no more processes, descriptors or memory."""
+
+
+def _launch_error(what: str, error: OSError) -> LaunchError:
+    sentence = f"{what}: {reason(error)}"
+    if is_full(error):
+        return NoRoomError(f"{sentence}; make room there, and start it again")
+    if error.errno in EXHAUSTED:
+        return ExhaustedError(f"{sentence}; start it again when less is going on")
+    return LaunchError(sentence)
+
+
 class Launcher:
     """Starts, stops and adopts the capture processes of one data folder."""
 
@@ -68,20 +92,28 @@ class Launcher:
         data_dir: str,
         preload: Sequence[str] = (),
         secret_variables: Collection[str] = (),
+        *,
+        min_free_bytes: int = 0,
+        disk_full_seconds: float = 0.0,
     ) -> None:
         """`preload`: source classes ("package.module:Class") for the fork server to import.
 
         `secret_variables`: environment variables of ours that it doesn't get, nor any command.
+        `min_free_bytes`, `disk_full_seconds`: see the settings.
         """
         self.queue = RunQueue(data_dir)
         self._data_dir = data_dir
         self._preload = preload
         self._secret_variables = secret_variables
+        self._min_free_bytes = min_free_bytes
+        self._disk_full_seconds = disk_full_seconds
         self._fork_server: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
+        self._is_ready = False  # whether the fork server has said so, and we have heard it
 
     def start(self) -> None:
         """Start the fork server, so that the first deployment finds it ready."""
+        self._is_ready = False
         ours, theirs = socket.socketpair()
         with theirs:
             # Of ours and of the config's alone: no request has a part in it.
@@ -112,10 +144,10 @@ class Launcher:
 
     def wait_until_ready(self) -> None:
         """Wait for the fork server's imports, so that the first deployment needn't; a moment."""
-        if self._socket is not None:
+        if self._socket is not None and not self._is_ready:
             self._socket.settimeout(_READY_SECONDS)
             with contextlib.suppress(OSError):  # it is asked again, or anew, when it is needed
-                self._socket.recv(len(READY))
+                self._is_ready = self._socket.recv(len(READY)) == READY
             self._socket.settimeout(None)
 
     def close(self) -> None:
@@ -136,6 +168,7 @@ class Launcher:
 
         Without `queuing` it runs at once, however many do. Raises LaunchError, QueueError.
         """
+        self._check_room()
         record.id = new_id()
         record.created_at = timestamp()
         # It becomes a log only with its record and its lock, so whatever kills the server, and
@@ -144,9 +177,7 @@ class Launcher:
         try:
             log_fd = os.open(new_log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666)
         except OSError as error:
-            raise LaunchError(
-                f"cannot create a log in {self._data_dir}: {error.strerror}"
-            ) from error
+            raise _launch_error(f"cannot create a log in {self._data_dir}", error) from error
         fds = [log_fd]
         try:
             hold(log_fd)  # the lock travels with the descriptor
@@ -154,7 +185,7 @@ class Launcher:
                 fds.append(self._enter(record, queuing))
             write_record(self._path(record.id, ".json"), record)
             os.rename(new_log, self._path(record.id, ".log"))
-            self._request(_capture_request(self._data_dir, record.id, job, queuing), fds)
+            self._request(self._capture_request(record.id, job, queuing), fds)
         except (OSError, QueueError) as error:
             for suffix in (".log.new", ".log", ".json"):
                 with contextlib.suppress(OSError):
@@ -163,7 +194,7 @@ class Launcher:
                 raise
             if queuing is not None:
                 self.queue.leave(record.id)
-            raise LaunchError(f"cannot start a deployment: {error.strerror or error}") from error
+            raise _launch_error("cannot start a deployment", error) from error
         finally:
             for fd in fds:
                 os.close(fd)
@@ -173,34 +204,66 @@ class Launcher:
             record.id, record.exclusive, may_wait=queuing.may_wait, max_queued=queuing.max_queued
         )
 
+    def _check_room(self) -> None:
+        """Raises NoRoomError. What runs already goes on: its output has the room that is kept."""
+        if not self._min_free_bytes:
+            return
+        try:
+            free = free_bytes(self._data_dir)
+        except OSError as error:
+            raise _launch_error(f"cannot look at the disk of {self._data_dir}", error) from error
+        if free < self._min_free_bytes:
+            raise NoRoomError(
+                f"the disk is almost full: {self._data_dir} has {free:,} bytes free, and "
+                f"{self._min_free_bytes:,} are kept for what runs already; remove logs that nobody "
+                "needs, or set min_free_bytes lower"
+            )
+
+    def _capture_request(
+        self, deployment_id: str, job: Job, queuing: Queuing | None
+    ) -> CaptureRequest:
+        return CaptureRequest(
+            self._data_dir,
+            deployment_id,
+            job.source_class,
+            dict(job.settings),
+            list(job.secrets),
+            is_queued=queuing is not None,
+            disk_full_seconds=self._disk_full_seconds,
+        )
+
     def _request(self, request: CaptureRequest, fds: Sequence[int]) -> None:
-        """Ask the fork server; if it has died, ask a new one."""
+        """Ask the fork server; if it has died, ask a new one. Raises OSError, also its own."""
         for _ in range(2):
             if self._socket is None:
                 self.start()
-                self.wait_until_ready()
-                assert self._socket is not None
-            self._socket.settimeout(_FORK_SERVER_SECONDS)
+            self.wait_until_ready()
+            answer = b""
             with contextlib.suppress(OSError):
-                send_request(self._socket, request, fds)
-                if self._socket.recv(len(READY)) == READY:
-                    return
-            if self._give_up():
+                answer = self._ask(request, fds)
+            if answer == READY:
                 return
+            if answer.startswith(REFUSED):
+                number = int(answer.removeprefix(REFUSED))
+                raise OSError(number, os.strerror(number))
+            if self._fork_server is not None:
+                self._fork_server.kill()  # one that is stopped would have us wait for its end
+            self.close()
         raise OSError("the fork server does not stay alive")
 
-    def _give_up(self) -> bool:
-        """End a fork server that doesn't answer in time; whether it has answered in the end."""
-        has_answered = False
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                # From here on it can't say that it forks, and so it doesn't: nothing runs twice.
-                self._socket.shutdown(socket.SHUT_RD)
-                has_answered = self._socket.recv(len(READY), socket.MSG_DONTWAIT) == READY
-        if not has_answered and self._fork_server is not None:
-            self._fork_server.kill()
-        self.close()
-        return has_answered
+    def _ask(self, request: CaptureRequest, fds: Sequence[int]) -> bytes:
+        """The fork server's answer, or that of the capture process that it has become."""
+        assert self._socket is not None
+        self._socket.settimeout(_FORK_SERVER_SECONDS)
+        send_request(self._socket, request, fds)
+        if not self._is_ready:  # it was slow to begin; that it has, comes before the answer
+            self._is_ready = self._socket.recv(len(READY)) == READY
+        try:
+            return self._socket.recv(ANSWER_BYTES)
+        except TimeoutError:
+            # An answer that is there by now counts; none can come from here on.
+            self._socket.shutdown(socket.SHUT_RDWR)
+            return self._socket.recv(ANSWER_BYTES)
 
     def stop(self, record: Record, requested_by: Mapping[str, Any]) -> None:
         """Ask the capture process to end its source; it says itself when that is done.
@@ -215,9 +278,12 @@ class Launcher:
             held = is_held(self._path(record.id, ".log"))
             if not held or process_start(pid) != record.capture_started:
                 raise LaunchError(f"{record.id} has lost its capture process; nothing to stop")
-            write_atomically(
-                self._path(record.id, ".stop"), json.dumps(dict(requested_by)).encode()
-            )
+            try:
+                write_atomically(
+                    self._path(record.id, ".stop"), json.dumps(dict(requested_by)).encode()
+                )
+            except OSError as error:  # it is to end all the same, the more so on a full disk
+                logger.error("cannot write who stops %s: %s", record.id, reason(error))
             handle.signal(signal.SIGTERM)
 
     async def end_left_running(self, record: Record, requested_by: Mapping[str, Any]) -> Record:
@@ -236,7 +302,7 @@ class Launcher:
         record.left_running = left
         record.stopped_by = dict(requested_by)
         record.note = _lost_note(never_began=False, left=left)
-        write_record(self._path(record.id, ".json"), record)
+        self._write_lost(record)
         return record
 
     def find_lost(self, deployment_id: str) -> Record | None:
@@ -244,13 +310,14 @@ class Launcher:
 
         Reads all of /proc: not for the event loop.
         """
-        if is_held(self._path(deployment_id, ".log")):
-            return None
-        # Gone meanwhile, or no record any more: the store sees that for itself.
-        gone = (FileNotFoundError, ValueError)
-        with contextlib.suppress(*gone), self._claim(deployment_id) as claimed:
+        # Gone meanwhile, or no record any more: the store sees that for itself. What can't be read
+        # just now (too many open files) is looked at again.
+        unclear = (OSError, ValueError)
+        with contextlib.suppress(*unclear), self._claim(deployment_id) as claimed:
+            if not claimed:
+                return None
             record = read_record(self._path(deployment_id, ".json"))
-            if not claimed or record.state.is_final:
+            if record.state.is_final:
                 return None
             self._mark_lost(record)
             self.queue.pass_on()
@@ -271,27 +338,27 @@ class Launcher:
             os.close(fd)
 
     def _mark_lost(self, record: Record) -> None:
-        never_began = record.state is State.QUEUED
+        log = os.stat(self._path(record.id, ".log"))
+        # Its record may not say so for want of room. The index is made before the command starts.
+        is_trace = log.st_size > 0 or os.path.exists(self._path(record.id, ".idx"))
+        never_began = record.state is State.QUEUED and not is_trace
         record.left_running = _Survivors(record).look()
         record.stopped_by = take_stop_request(self._path(record.id, ".stop"))
         record.state = State.LOST
-        record.ended_at = timestamp(os.stat(self._path(record.id, ".log")).st_mtime)
+        record.ended_at = timestamp(log.st_mtime)
         record.note = _lost_note(never_began=never_began, left=record.left_running)
+        self._write_lost(record)
+        with contextlib.suppress(OSError):
+            os.unlink(spare_of(self._path(record.id, ".json")))
+
+    def _write_lost(self, record: Record) -> None:
         try:
             write_record(self._path(record.id, ".json"), record)
         except OSError as error:  # said to the viewers all the same; the next server says it again
-            logger.error("cannot write the record of %s: %s", record.id, error)
+            logger.error("cannot write the record of %s: %s", record.id, reason(error))
 
     def _path(self, deployment_id: str, suffix: str) -> str:
         return os.path.join(self._data_dir, deployment_id + suffix)
-
-
-def _capture_request(
-    data_dir: str, deployment_id: str, job: Job, queuing: Queuing | None
-) -> CaptureRequest:
-    settings, secrets = dict(job.settings), list(job.secrets)
-    is_queued = queuing is not None
-    return CaptureRequest(data_dir, deployment_id, job.source_class, settings, secrets, is_queued)
 
 
 class _Handle:

@@ -121,7 +121,7 @@ def _has_proc() -> bool:
 def _proc_pids() -> list[int]:
     try:
         return [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-    except FileNotFoundError:
+    except OSError:  # there is none, or too many files are open
         return []
 
 

@@ -21,7 +21,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tornado_logs.deployment import process_start, read_record, write_atomically
+from tornado_logs.deployment import process_start, read_record
+from tornado_logs.disk import write_atomically
 
 QUEUE_FOLDER = ".queue"
 

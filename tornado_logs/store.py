@@ -7,6 +7,7 @@ whenever the server starts. A `*.log` without a record is a deployment too (a ba
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -27,6 +28,7 @@ from tornado_logs.deployment import (
     summary,
     timestamp,
 )
+from tornado_logs.disk import EXHAUSTED
 from tornado_logs.launcher import Launcher
 from tornado_logs.watch import Changes, FolderWatch
 from tornado_logs.window import last_line
@@ -95,7 +97,7 @@ class Deployments:
         self._log_listeners: dict[str, Callable[[], None]] = {}
         self._watch: FolderWatch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._rechecks: dict[str, asyncio.TimerHandle] = {}
+        self._rechecks: dict[tuple[str, Callable[[str], None]], asyncio.TimerHandle] = {}
         self._alive_checks: PeriodicCallback | None = None
         self._all_read = asyncio.Event()
         self._waiting_ids: list[str] = []
@@ -348,7 +350,9 @@ class Deployments:
     def _on_change(self, changes: Changes) -> None:
         written, changed = changes.written, changes.changed
         if changes.overflow:
-            names = {entry.name for entry in os.scandir(self.data_dir)}
+            names = {f"{known}.json" for known in self._records}
+            with contextlib.suppress(OSError):  # too many open files: at least what is known
+                names = {entry.name for entry in os.scandir(self.data_dir)}
             written = changed = names | {f"{known}.log" for known in self._records}
         for name in written | changed:
             stem, dot, suffix = name.rpartition(".")
@@ -404,6 +408,11 @@ class Deployments:
         except FileNotFoundError:
             return self._bare(deployment_id)
         except (OSError, ValueError) as error:
+            known = self._records.get(deployment_id)
+            if isinstance(error, OSError) and error.errno in EXHAUSTED:
+                self._later(deployment_id, _RECHECK_SECONDS, self._refresh)
+                if known is not None:
+                    return known
             record = self._bare(deployment_id)
             record.error = f"its record {deployment_id}.json can't be read: {error}"
             return record
@@ -438,15 +447,15 @@ class Deployments:
         )
 
     def _later(self, deployment_id: str, seconds: float, call: Callable[[str], None]) -> None:
-        if deployment_id in self._rechecks:
+        key = (deployment_id, call)
+        if key in self._rechecks:
             return
 
         def run() -> None:
-            del self._rechecks[deployment_id]
+            del self._rechecks[key]
             call(deployment_id)
 
-        loop = asyncio.get_running_loop()
-        self._rechecks[deployment_id] = loop.call_later(seconds, run)
+        self._rechecks[key] = asyncio.get_running_loop().call_later(seconds, run)
 
     def _check_alive_soon(self, deployment_id: str) -> None:
         # The kernel tells of the closed log a moment before it lets go of the lock.

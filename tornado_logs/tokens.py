@@ -25,7 +25,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from tornado_logs.deployment import ID_ALPHABET, write_atomically
+from tornado_logs.deployment import ID_ALPHABET
+from tornado_logs.disk import reason, write_atomically
 
 PREFIX = "tl"
 _ID_CHARS = 8
@@ -147,15 +148,17 @@ class TokenFile:
         try:
             folder = private_folder(os.path.dirname(self.path))
         except OSError as error:
-            raise TokenError(f"cannot write {self.path}: {error.strerror}") from error
+            raise TokenError(f"cannot write {self.path}: {reason(error)}") from error
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             self._refresh()
             yield
             data = {"tokens": [asdict(token) for token in self._tokens.values()]}
-            write_atomically(self.path, json.dumps(data, indent=1).encode() + b"\n", mode=0o600)
+            text = json.dumps(data, indent=1).encode() + b"\n"
+            # Synced: who was told of a token, or that one is revoked, shall find it so tomorrow.
+            write_atomically(self.path, text, mode=0o600, synced=True)
         except OSError as error:
-            raise TokenError(f"cannot write {self.path}: {error.strerror}") from error
+            raise TokenError(f"cannot write {self.path}: {reason(error)}") from error
         finally:
             os.close(folder)
             self._read_at = None

@@ -25,6 +25,8 @@ const FAR_LINES = 100_000;
 const TICK_MS = 1000;
 const POLL_MS = 2000;
 const HIDDEN_POLL_MS = 10000;
+// A log that says nothing for so long may wait for room on a full disk, which its record tells.
+const QUIET_MS = 10000;
 const LIGHT_TEXTS = {
   connecting: "Connecting",
   live: "Live",
@@ -44,6 +46,7 @@ let stopping = false;
 let ended = false;
 let deleted = false;
 let trouble = "";
+let heardAt = performance.now();
 
 const recordPath = `/deployments/${encodeURIComponent(record.id)}`;
 const source = new LogSource(record.id);
@@ -91,7 +94,10 @@ function followFrom({ from, lines, total_lines: total, cursor, ended }) {
   stream = new LogStream({
     id: record.id,
     cursor,
-    onLines: (lines, text) => view.append(lines, text),
+    onLines: (lines, text) => {
+      heardAt = performance.now();
+      view.append(lines, text);
+    },
     onPartial: (text) => view.setPartial(text),
     onReset: () => view.reset(),
     onEnd: showEnd,
@@ -321,7 +327,11 @@ function tick() {
 
 // The log's events tell the end alone. What else changes is asked for, and only while it can.
 async function poll() {
-  const unheard = record.state === "queued" || ended || document.hidden;
+  const quiet = performance.now() - heardAt > QUIET_MS;
+  if (quiet) {
+    heardAt = performance.now();
+  }
+  const unheard = record.state === "queued" || ended || document.hidden || quiet;
   if (!deleted && (stopping || (unheard && !isFinal(record.state)))) {
     await refreshRecord();
   }

@@ -28,6 +28,18 @@ function leftText(left) {
   return left.length === 1 ? "1 process left running" : `${left.length} processes left running`;
 }
 
+/** What is to be known of a deployment beside its state, and the whole of it. */
+function remarks(record) {
+  const left = isFinal(record.state) ? (record.left_running ?? []) : [];
+  const texts = left.length > 0 ? [leftText(left)] : [];
+  const titles = left.map(({ pid, command }) => `${pid} ${command}`);
+  if (record.unwritten_bytes || record.lost_bytes) {
+    texts.push("log incomplete");
+    titles.push(record.error);
+  }
+  return { text: texts.join(", "), title: titles.join("\n") };
+}
+
 // Where it waits. How it ended, where that isn't well: in the word of its state, unless its own exit status tells
 // more. What a signal of ours made of that (143) says nothing to a reader.
 function outcomeText(record) {
@@ -78,9 +90,9 @@ class Row {
     // What changes comes without its last line; the old one stands until that was asked for.
     this.record = { last_line: this.record?.last_line, ...record };
     setText(this.#last, this.record.last_line ?? "");
-    const left = isFinal(record.state) ? (record.left_running ?? []) : [];
-    setText(this.#left, left.length > 0 ? leftText(left) : "");
-    this.#left.title = left.map(({ pid, command }) => `${pid} ${command}`).join("\n");
+    const { text, title } = remarks(record);
+    setText(this.#left, text);
+    this.#left.title = title;
     setText(this.#name, record.name || record.request?.command?.toString() || record.id);
     setText(this.#outcome, outcomeText(record));
     this.#outcome.title = exitText(record);

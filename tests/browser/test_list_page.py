@@ -363,3 +363,28 @@ def test_one_that_waits_for_another_says_so_on_both_pages(
     expect(page.locator("#state")).to_have_text("Succeeded")
     expect(page.locator("#log")).to_contain_text("ran")
     expect(list_page.locator(f'[data-id="{second}"]')).to_have_attribute("data-state", "succeeded")
+
+
+def test_a_log_that_is_not_complete_is_marked(page: Page, server: Server) -> None:
+    """In the list and, in full, on its page."""
+    (server.data_dir / "cut.log").write_text("one line\n")
+    error = "The log is not complete: from byte 9 on, 7 bytes could not be written (no room)."
+    record: dict[str, object] = {
+        "id": "cut",
+        "name": "a run",
+        "state": "succeeded",
+        "created_at": "2024-05-06T12:30:00.000Z",
+        "request": {},
+        "capture_pid": None,
+        "unwritten_from": 9,
+        "unwritten_bytes": 7,
+        "log_bytes": 9,
+        "error": error,
+    }
+    (server.data_dir / "cut.json").write_text(json.dumps(record))
+    server.kill()
+    server.start()
+    page.goto(server.url)
+    expect(page.get_by_text("log incomplete")).to_have_attribute("title", error)
+    page.goto(f"{server.url}/deployments/cut")
+    expect(page.locator(".notice-error")).to_have_text(error)

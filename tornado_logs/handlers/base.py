@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from tornado_logs import __version__
 from tornado_logs.access import Client, User
 from tornado_logs.config import CLOSED, shorten
 from tornado_logs.deployment import Record
+from tornado_logs.disk import EXHAUSTED, is_full, reason
 from tornado_logs.tokens import Role, TokenError
 
 if TYPE_CHECKING:
@@ -339,6 +341,9 @@ class BaseHandler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """An error, as a page for a browser and as JSON for everybody else."""
         error = kwargs.get("exc_info", (None, None, None))[1]
+        if refusal := _system_refusal(error):
+            error, status_code = refusal, refusal.status_code
+            self.set_status(status_code)
         self._allow_origin()  # Tornado has dropped the headers that were set
         if status_code == HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", 'Bearer realm="tornado-logs"')
@@ -374,6 +379,21 @@ class NotFoundHandler(BaseHandler):
         if self._finished:
             return
         raise UserError(404, f"there is nothing at {self.request.path!r}; the pages begin at /")
+
+
+def _system_refusal(error: BaseException | None) -> UserError | None:
+    """What to say where it is the system that refuses what the server needs for an answer."""
+    if not isinstance(error, OSError | MemoryError):
+        return None
+    if is_full(error):
+        return UserError(507, f"the server's disk is full ({reason(error)}); make room there")
+    if isinstance(error, MemoryError) or error.errno in EXHAUSTED:
+        return UserError(
+            503, f"the server can't do more at a time ({reason(error)}); try again soon"
+        )
+    if error.errno in (errno.EIO, errno.EROFS):
+        return UserError(500, f"the server's disk fails ({reason(error)}); its log says more")
+    return None
 
 
 def _sentence(status: int) -> str:

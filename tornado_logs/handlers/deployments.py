@@ -27,7 +27,7 @@ from tornado_logs.deployment import Record, short_line
 from tornado_logs.handlers.base import EVENTS, HTML, JSON, TEXT, BaseHandler, UserError
 from tornado_logs.handlers.pages import list_filter, page_json, summaries
 from tornado_logs.handlers.streaming import StreamingHandler
-from tornado_logs.launcher import LaunchError, Queuing
+from tornado_logs.launcher import ExhaustedError, LaunchError, NoRoomError, Queuing
 from tornado_logs.run_queue import HeldError, QueueFullError
 
 _MAX_PAGE = 1000
@@ -148,6 +148,10 @@ class DeploymentsHandler(StreamingHandler):
                 "have run, or stop some of them",
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             ) from error
+        except NoRoomError as error:
+            raise UserError(507, str(error)) from error
+        except ExhaustedError as error:
+            raise UserError(503, str(error)) from error
         except LaunchError as error:
             raise UserError(500, str(error)) from error
         self.services.deployments.add(record)
