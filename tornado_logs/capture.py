@@ -169,16 +169,21 @@ class CaptureControl:
         self._masker = run.masker
         self._stopping = False
         self._told = False
-        self._wake_fd, signal_fd = os.pipe()
+        self._wake_fd, self._signal_fd = os.pipe()
         os.set_blocking(self._wake_fd, False)
-        os.set_blocking(signal_fd, False)
-        signal.set_wakeup_fd(signal_fd, warn_on_full_buffer=False)
+        os.set_blocking(self._signal_fd, False)
+        signal.set_wakeup_fd(self._signal_fd, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         # Not SIG_IGN: the command would inherit it through exec, and no shell can trap it then.
         # The others to be woken: see `wait` and `doze`.
         for number in (signal.SIGHUP, signal.SIGCHLD, WAKE_SIGNAL):
             signal.signal(number, lambda _number, _frame: None)
+
+    def close(self) -> None:
+        """Nothing is waited for any more; its descriptors may be what the last record takes."""
+        signal.set_wakeup_fd(-1)
+        _close((self._wake_fd, self._signal_fd))
 
     @property
     def stopping(self) -> bool:
@@ -285,6 +290,7 @@ def capture(request: CaptureRequest, log_fd: int) -> None:
             ending, failure = _run_source(run, control, output)
             loss = output.loss()
         stopping = control.stopping
+        control.close()
     if request.is_queued:
         queue.leave(request.deployment_id)
     run.follow_folder()
