@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -140,7 +141,8 @@ class Server:
             ):
                 os.kill(record["capture_pid"], signal.SIGKILL)
             for pid in with_variable(DEPLOYMENT_VARIABLE, record["id"]):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it ends by itself just now
+                    os.kill(pid, signal.SIGKILL)
         self.http.close()
 
 
