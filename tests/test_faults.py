@@ -324,7 +324,7 @@ def test_a_data_folder_that_is_moved_away_and_back_loses_nothing(server: Server)
         wait_for(lambda: json.loads(record.read_text())["state"] == "failed", "the end, on disk")
         refusal = server.http.post("/deployments", json={"command": "echo x"})
         assert refusal.status_code == 500
-        assert "cannot create a log in" in refusal.json()["error"]
+        assert "No such file or directory" in refusal.json()["error"]
         assert server.http.get("/deployments").status_code == 200
         elsewhere.rename(server.data_dir)
         assert stream.wait_for_lines(2) == ["one", "two"]
