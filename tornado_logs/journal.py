@@ -301,7 +301,7 @@ class LogFile:
         since = max(0, offset - sse.CELL_BYTES - 1)
         line = self.read(since, offset - since)
         start = line.rfind(b"\n", 0, -1) + 1
-        if not line.endswith(b"\n") or (since and not start):  # without its LF, or long
+        if not line.endswith(b"\n") or len(line) - start > sse.CELL_BYTES:  # or it is long
             return sse.Cursor(self.mark(), offset)
         start += since
         cell = start // sse.CELL_BYTES * sse.CELL_BYTES
