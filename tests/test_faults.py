@@ -31,7 +31,7 @@ from tornado_logs.deployment import new_id, process_start
 from tornado_logs.launcher import Launcher
 from tornado_logs.processes import command_of
 
-KILLS = int(os.environ.get("KILLS", "12"))
+KILLS = int(os.environ.get("KILLS", "10"))
 SEED = int(os.environ.get("SEED", str(random.randrange(1 << 32))))
 COUNT = "for i in $(seq 1 150); do echo line $i; sleep 0.005; done; exit 7"
 LINES = [f"line {number}" for number in range(1, 151)]
