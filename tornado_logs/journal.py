@@ -606,8 +606,6 @@ class _FileCheckpoints:
             self._checked(at)
         while len(times) < count and (entries := self._entries(at)):
             lines = [entry[2] for entry in entries]
-            if lines != sorted(lines):
-                raise _FalseIndexError
             found = 0
             while len(times) < count:
                 found = bisect_right(lines, number + len(times), found)
