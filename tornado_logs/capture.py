@@ -42,7 +42,7 @@ from tornado_logs.deployment import (
     timestamp,
 )
 from tornado_logs.disk import KeptFile, is_full, reason, sync
-from tornado_logs.journal import JournalWriter
+from tornado_logs.journal import JournalWriter, LogFullError, LogLimit
 from tornado_logs.mask import Masker
 from tornado_logs.run_queue import WAKE_SIGNAL, RunQueue
 from tornado_logs.source import Ending, LeftProcess, LogSource, SourceError
@@ -105,7 +105,9 @@ class _Run:
 
     def begin(self) -> None:
         """It runs from here on. That there is an index, tells so too if the record can't."""
-        self.journal = JournalWriter(self.log_fd, self.request.path(".idx"))
+        self.journal = JournalWriter(
+            self.log_fd, self.request.path(".idx"), limit=_log_limit(self.record)
+        )
         self.record.state = State.RUNNING
         self.record.started_at = timestamp()
         self.kept.save()
@@ -191,6 +193,10 @@ class CaptureControl:
         return self._stopping
 
     def _on_stop(self, _number: int, _frame: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Have the source end, as if somebody had asked for it."""
         self._stopping = True
 
     def wait(self, seconds: float | None = None, fds: Sequence[int] = ()) -> list[int]:
@@ -288,7 +294,10 @@ def capture(request: CaptureRequest, log_fd: int) -> None:
             run.begin()
             output = _Output(run, control)
             ending, failure = _run_source(run, control, output)
+            failure = output.failure or failure
             loss = output.loss()
+            if run.record.dropped_bytes is not None:
+                run.record.dropped_bytes = run.journal.dropped_bytes
         stopping = control.stopping
         control.close()
     if request.is_queued:
@@ -313,6 +322,12 @@ def _wait_for_turn(queue: RunQueue, run: _Run, control: CaptureControl) -> bool:
         run.kept.retry()
         queue.pass_on()
     return not control.stopping
+
+
+def _log_limit(record: Record) -> LogLimit | None:
+    if record.max_log_bytes is None:
+        return None
+    return LogLimit(record.max_log_bytes, drops_oldest=record.dropped_bytes is not None)
 
 
 def _run_source(run: _Run, control: CaptureControl, output: _Output) -> tuple[Ending, str]:
@@ -350,6 +365,8 @@ class _Output:
     On a full disk it waits for room, and the source with it. What can't be written then, or for
     another reason, is counted and thrown away: the command runs on, and the log ends there for
     good, so that what it has is the beginning of the output and nothing else.
+
+    Once the log is as large as it may get, the source is stopped, and what it still yields let go.
     """
 
     def __init__(self, run: _Run, control: CaptureControl) -> None:
@@ -358,6 +375,7 @@ class _Output:
         self._control = control
         self._give_up_at: float | None = None  # while it waits
         self._because = ""
+        self.failure = ""  # a sentence, once the log is full
 
     def write(self, piece: bytes) -> None:
         """Write all of it that can be shown by now."""
@@ -389,9 +407,9 @@ class _Output:
         )
 
     def _append(self, shown: bytes, *, may_wait: bool = True) -> None:
-        if self._record.unwritten_from is None:
+        if self._record.unwritten_from is None and not self.failure:
             shown = self._write(shown, may_wait=may_wait)
-        if shown:
+        if shown and not self.failure:
             self._record.unwritten_bytes += len(shown)
             self._record.error = self.loss()
             self._run.kept.save_soon()
@@ -401,6 +419,11 @@ class _Output:
         while shown:
             try:
                 shown = shown[self._run.journal.write(shown) :]
+            except LogFullError as error:
+                self.failure = self._record.error = str(error)
+                self._run.kept.save_soon()
+                self._control.stop()
+                break
             except OSError as error:
                 if not (may_wait and self._wait_for_room(error)):
                     self._end_log(error)

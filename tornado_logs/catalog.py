@@ -18,6 +18,7 @@ from typing import Any
 
 from tornado_logs.config import (
     CLOSED,
+    DROP_OLDEST,
     SHORT_SECRET,
     Config,
     ConfigError,
@@ -63,6 +64,8 @@ class Catalog:
         """Raises ConfigError if a section names an unknown type, or settings it doesn't have."""
         self._registry = registry
         self._secrets = dict(config.secrets)
+        self._max_log_bytes = config.max_log_bytes
+        self._when_log_full = config.when_log_full
         self._sections = dict(config.sources)
         self._classes: dict[str, type[LogSource]] = {}
         self._settings: dict[str, dict[str, Any]] = {}
@@ -228,7 +231,16 @@ class Catalog:
             exclusive=section.exclusive,
             has_secrets=bool(masker),
         )
+        self._limit_log(record, section.max_log_bytes, section.when_log_full)
         return record, Job(self._registry.class_name(section.type), settings, secrets)
+
+    def _limit_log(
+        self, record: Record, max_log_bytes: int | None, when_log_full: str | None
+    ) -> None:
+        """What isn't set here holds for the whole server."""
+        record.max_log_bytes = max_log_bytes or self._max_log_bytes
+        drops_oldest = (when_log_full or self._when_log_full) == DROP_OLDEST
+        record.dropped_bytes = 0 if drops_oldest else None
 
     def _with_passed(
         self, settings: dict[str, Any], section: SourceConfig, source_class: type[LogSource]
@@ -295,6 +307,12 @@ class Catalog:
         record, job = self.make(preset.source, change, request)
         record.name = short_line(job.mask(preset.title(values)))
         record.exclusive = job.mask(preset.exclusive(values)) or record.exclusive
+        section = self._sections[preset.source]
+        self._limit_log(
+            record,
+            preset.max_log_bytes or section.max_log_bytes,
+            preset.when_log_full or section.when_log_full,
+        )
         return record, job
 
     def _presets_hint(self) -> str:

@@ -101,6 +101,19 @@ SETTINGS: tuple[Option, ...] = (
         minimum=1024,
     ),
     Option(
+        "max_log_bytes",
+        int,
+        100_000_000_000,
+        "How large a log may get on disk.",
+        minimum=1_048_576,
+    ),
+    Option(
+        "when_log_full",
+        str,
+        "stop",
+        "What happens then: `stop` ends the run, `drop_oldest` drops the log's oldest part.",
+    ),
+    Option(
         "rescan_seconds",
         float,
         2.0,
@@ -204,6 +217,10 @@ SECTION_SETTINGS: tuple[Option, ...] = (
     Option("start_role", str, "operator", "The least role that may start it by a request."),
     Option("exclusive", str, None, "Of all that have this name, one runs at a time."),
     Option("if_busy", str, WAIT, "What if that name is another's: `wait`, or `refuse` to start."),
+    Option(
+        "max_log_bytes", int, None, "As the server's setting; default: that.", minimum=1_048_576
+    ),
+    Option("when_log_full", str, None, "As the server's setting; default: that."),
 )
 """What each `[sources.NAME]` section takes beside the options of its type."""
 
@@ -220,6 +237,11 @@ IF_BUSY = (WAIT, REFUSE)
 CLOSED = "nobody"
 START_ROLES = ("operator", "admin", CLOSED)
 """Who may start something by a request, from this role on; CLOSED: no request may."""
+
+
+DROP_OLDEST = "drop_oldest"
+WHEN_LOG_FULL = ("stop", DROP_OLDEST)
+"""What may be done once a log is as large as it may get."""
 
 
 class ConfigError(Exception):
@@ -239,6 +261,8 @@ class SourceConfig:
     start_role: str = "operator"
     exclusive: str = ""
     if_busy: str = WAIT
+    max_log_bytes: int | None = None
+    when_log_full: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +291,8 @@ class Config:
     max_line_bytes: int = 65536
     partial_seconds: float = 0.05
     max_body_bytes: int = 1_048_576
+    max_log_bytes: int = 100_000_000_000
+    when_log_full: str = "stop"
     rescan_seconds: float = 2.0
     max_running: int = 1000
     max_queued: int = 1000
@@ -309,6 +335,7 @@ def read_config(
         settings = check_settings(SETTINGS, document, where)
         settings.update(_from_environment(environ))
         settings.update(_from_flags(flags))
+        check_when_log_full(settings["when_log_full"], where)
         return Config(
             **settings,
             sources=_source_configs(sections, where),
@@ -428,17 +455,11 @@ def _source_config(name: str, given: Any, where: str) -> SourceConfig:
     own = {option.name for option in SECTION_SETTINGS}
     section = check_settings(SECTION_SETTINGS, {k: v for k, v in given.items() if k in own}, here)
     rest = {key: value for key, value in given.items() if key not in own}
-    return SourceConfig(
-        name,
-        section["type"],
-        rest,
-        section["autostart"],
-        here,
-        section["pass_secrets"],
-        check_start_role(section["start_role"], here),
-        check_exclusive(section["exclusive"] or "", f"{here}: exclusive"),
-        check_if_busy(section["if_busy"], f"{here}: if_busy"),
-    )
+    check_start_role(section["start_role"], here)
+    check_when_log_full(section["when_log_full"], here)
+    check_if_busy(section["if_busy"], f"{here}: if_busy")
+    section["exclusive"] = check_exclusive(section["exclusive"] or "", f"{here}: exclusive")
+    return SourceConfig(name, settings=rest, where=here, **section)
 
 
 def _preset_configs(sections: Any, where: str) -> dict[str, PresetConfig]:
@@ -482,6 +503,13 @@ def check_if_busy(text: Any, where: str) -> str:
     return str(text)
 
 
+def check_when_log_full(choice: str | None, where: str) -> None:
+    """One of WHEN_LOG_FULL, or none at all. Raises ConfigError."""
+    if choice is not None and choice not in WHEN_LOG_FULL:
+        expected = " or ".join(WHEN_LOG_FULL)
+        raise ConfigError(f"{where}: when_log_full: expected {expected}, found {shorten(choice)}")
+
+
 def check_settings(
     options: Iterable[Option],
     given: Mapping[str, Any],
@@ -523,10 +551,14 @@ def check_value(option: Option, value: Any, where: str) -> Any:
     if not matches(value):
         raise ConfigError(f"{where}: expected {expected}, found {found}")
     if option.minimum is not None and value < option.minimum:
-        raise ConfigError(f"{where}: expected {option.minimum:g} or more, found {found}")
+        raise ConfigError(f"{where}: expected {_in_full(option.minimum)} or more, found {found}")
     if option.maximum is not None and value > option.maximum:
-        raise ConfigError(f"{where}: expected {option.maximum:g} or less, found {found}")
+        raise ConfigError(f"{where}: expected {_in_full(option.maximum)} or less, found {found}")
     return float(value) if option.type is float else value
+
+
+def _in_full(number: float) -> str:
+    return str(int(number)) if number == int(number) else str(number)
 
 
 def shorten(value: Any) -> str:

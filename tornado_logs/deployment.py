@@ -77,6 +77,10 @@ class Record:
     log_bytes: int | None = None  # of the log at its end: one that has fewer now was cut since
     left_running: list[dict[str, Any]] = field(default_factory=list)
     exclusive: str = ""  # of those of one name, one runs at a time
+    max_log_bytes: int | None = None  # None: without a limit
+    # How much of the log was dropped, at least: what the file tells counts, but a copy of it may
+    # have lost its hole. None where nothing is ever dropped.
+    dropped_bytes: int | None = None
     has_secrets: bool = False  # which this record, its log and what is said of it don't show
     capture_pid: int | None = None
     # With its start (see `process_start`) a pid names one process for good, should it be reused.
@@ -247,8 +251,12 @@ def _cut_note(ended_with_bytes: int | None, log_bytes: int) -> str:
     )
 
 
-def summary(record: Record, log_bytes: int) -> Mapping[str, Any]:
-    """The record as clients get it: with its log's size, without what only the server needs."""
+def summary(record: Record, log_bytes: int, dropped_bytes: int | None) -> Mapping[str, Any]:
+    """The record as clients get it: with its log's size, without what only the server needs.
+
+    `log_bytes` counts what was dropped of its oldest part, too; `dropped_bytes` is None for a log
+    that never drops any.
+    """
     data = record.to_json()
     for name in ("capture_started", "pid_started", "settings"):
         del data[name]
@@ -256,6 +264,7 @@ def summary(record: Record, log_bytes: int) -> Mapping[str, Any]:
     data["lost_bytes"] = max(0, (record.log_bytes or 0) - log_bytes)
     if data["lost_bytes"]:
         data["error"] = f"{record.error} {_cut_note(record.log_bytes, log_bytes)}".lstrip()
+    data["dropped_bytes"] = dropped_bytes
     data["can_stop"] = not record.state.is_final or bool(
         record.state is State.LOST and record.left_running
     )

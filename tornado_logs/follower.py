@@ -27,9 +27,11 @@ from tornado_logs.journal import (
     BLOCK_BYTES,
     UNSETTLED_MARK,
     Block,
+    DroppedError,
     LineTooLongError,
     LogFile,
     LongLine,
+    Place,
     block_lines,
 )
 from tornado_logs.store import Deployments
@@ -54,6 +56,11 @@ class Chunk:
     data: bytes
     end: int
 
+    @property
+    def in_line(self) -> bool:
+        """Whether bare bytes end within a line; events never do."""
+        return not self.data.endswith(b"\n")
+
 
 @dataclass(slots=True)
 class Position:
@@ -64,6 +71,7 @@ class Position:
     cuts: int  # how often the log had begun anew by then
     partials: Partials | None = None
     done: bool = False
+    in_line: bool = False  # of bare bytes: what was sent last is a line's beginning
 
     @property
     def has_events(self) -> bool:
@@ -129,7 +137,7 @@ class Follower:
         self.viewers = 0
         self._summarize = summarize
         self._settings = settings
-        self._log = LogFile(path)
+        self._log = LogFile(path, record.dropped_bytes)
         self._size = self._log.size()
         self._ending = self._bytes_before(self._size)
         self._mark = UNSETTLED_MARK
@@ -187,7 +195,7 @@ class Follower:
 
     def _reopen(self) -> None:
         try:
-            log = LogFile(self._log.path)
+            log = self._another_log()
         except OSError:  # gone, which viewers hear of by its record; or open at the next look
             return
         self._log.close()
@@ -216,7 +224,9 @@ class Follower:
         if (cursor.offset or cursor.lines) and cursor.mark != self.mark():
             return None
         if cursor.lines:
-            return self._log.after_lines(cursor.offset, cursor.lines)
+            offset = self._log.after_lines(cursor.offset, cursor.lines)
+            # Of lines that were dropped nobody knows the ends: it goes on where their cell began.
+            return offset if self._log.is_there(cursor.offset) else cursor.offset
         ended = self.record.state.is_final
         is_line_start = self._log.is_line_start(cursor.offset, ended=ended)
         return cursor.offset if is_line_start else None
@@ -236,7 +246,7 @@ class Follower:
 
     def _tail_start(self, lines: int) -> int:
         # Opened anew: this runs in a thread, where the follower's own may be closed at any time.
-        log, ended = LogFile(self._log.path), self.record.state.is_final
+        log, ended = self._another_log(), self.record.state.is_final
         try:
             return log.tail_start(lines, log.size(), ended=ended)
         finally:
@@ -262,15 +272,21 @@ class Follower:
     async def next(self, position: Position, limit: int | None = None) -> bytes | None:
         """What comes next for this viewer; None at the live edge. Moves and ends the position.
 
-        With `limit`, a line's start, nothing from there on.
+        With `limit`, a line's start, nothing from there on, unless what is before it was dropped.
         """
         while position.cuts == self.cuts:
             offset = position.offset
-            chunk = await self._chunk(offset, position.framing, limit)
+            try:
+                chunk = await self._chunk(offset, position.framing, limit)
+            except DroppedError:
+                gap = await self._pass_gap(position)
+                if gap == b"":
+                    continue
+                return gap
             if position.cuts != self.cuts:
                 break
             if chunk is not None:
-                position.offset = chunk.end
+                position.offset, position.in_line = chunk.end, chunk.in_line
                 return chunk.data
             if self.has_ended:
                 position.done = True
@@ -284,20 +300,71 @@ class Follower:
     def chunk_now(self, offset: int, framing: Framing, limit: int | None = None) -> Chunk | None:
         """The next encoded block at `offset`, None if there is none yet.
 
-        Raises LineTooLongError where `next` has to be awaited for it.
+        Raises LineTooLongError where `next` has to be awaited for it, DroppedError where it was
+        dropped.
         """
         size = self._size if limit is None else min(limit, self._size)
         key = (framing, offset, limit)
         chunk = self._chunks.get(key)
-        if chunk is None:
-            if framing is Framing.RAW:
-                data = self._log.read(offset, min(BLOCK_BYTES, size - offset))
-                chunk = Chunk(data, offset + len(data)) if data else None
-            elif block := self._log.read_block(offset, size, ended=self.has_ended):
-                chunk = self._encode(block, framing)
-            if chunk is not None:
-                self._keep(key, chunk)
+        if chunk is None and (chunk := self._read_chunk(offset, size, framing)):
+            self._keep(key, chunk)
         return chunk
+
+    def _read_chunk(self, offset: int, size: int, framing: Framing) -> Chunk | None:
+        if framing is Framing.RAW:
+            data = self._log.read(offset, min(BLOCK_BYTES, size - offset))
+            self._check_there(offset)
+            return Chunk(data, offset + len(data)) if data else None
+        block = self._log.read_block(offset, size, ended=self.has_ended)
+        chunk = self._encode(block, framing) if block else None
+        self._check_there(offset)
+        return chunk
+
+    def _check_there(self, offset: int) -> None:
+        """After what stands at `offset` was read: zeros, if it was dropped by then."""
+        if not self._log.is_there(offset):
+            self._long_lines.pop(offset, None)
+            raise DroppedError(offset)
+
+    async def _pass_gap(self, position: Position) -> bytes | None:
+        """Move a position in the dropped part to the first line that is there.
+
+        What tells the viewer so, which for bare bytes is the end of a line that was begun, if any;
+        None if there is no such line.
+        """
+        offset, cuts = position.offset, self.cuts
+        loop = asyncio.get_running_loop()
+        try:
+            place, next_line = await loop.run_in_executor(None, self._first_place)
+        except FileNotFoundError:
+            if not self._deleted:  # we'll hear of it
+                return None
+            place, next_line = Place(self._size, 0), None
+        if cuts != self.cuts or place.offset <= offset:  # another log; or it was no gap after all
+            return b"" if place.has_line else None
+        if not place.has_line:
+            return None
+        position.offset = place.offset
+        if not position.has_events:
+            in_line, position.in_line = position.in_line, False
+            return b"\n" if in_line else b""
+        data = {"dropped_bytes": place.offset - offset, "next_line": next_line}
+        return sse.encode_json("gap", data, sse.Cursor(self.mark(), place.offset))
+
+    def _first_place(self) -> tuple[Place, int | None]:
+        """Where the first line is that is there, and its number if anybody knows it."""
+        log, ended = self._another_log(), self.has_ended
+        try:
+            place = log.first_place()
+            if not place.has_line and ended:  # nor will there be one
+                place = Place(log.size(), place.lines + 1)
+            return place, place.lines + 1 if log.has_index else None
+        finally:
+            log.close()
+
+    def _another_log(self) -> LogFile:
+        """For a thread: ours may be closed meanwhile. Raises OSError."""
+        return LogFile(self._log.path, self.record.dropped_bytes)
 
     @property
     def size(self) -> int:
@@ -324,7 +391,9 @@ class Follower:
             return self.chunk_now(offset, framing, limit)
         except LineTooLongError:
             block = await self._long_block(offset)
-            return self._encode(block, framing) if block else None
+            chunk = self._encode(block, framing) if block else None
+            self._check_there(offset)
+            return chunk
 
     def _keep(self, key: tuple[Framing, int, int | None], chunk: Chunk) -> None:
         self._chunks[key] = chunk
@@ -362,6 +431,8 @@ class Follower:
             await asyncio.sleep(0)
             if cuts != self.cuts:
                 return None
+            self._check_there(offset)
+        self._check_there(offset)
         if line.end is None and not (self.has_ended and line.scanned == self._size):
             return None
         self._long_lines.pop(offset, None)

@@ -5,8 +5,8 @@
         ...
     status, message = await grep.finish()
 
-It reads the log from an offset, by a descriptor of the search's own: no byte of the log passes
-through this process, and as the descriptor's position is shared, it tells how far grep has come.
+It reads the log from an offset, by a descriptor of its own: no byte of the log passes through this
+process, and as the descriptor's position is shared with us, it tells how far grep has come.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ class SearchError(Exception):
 class Grep:
     """One process that searches a log from an offset to its end."""
 
-    def __init__(self, process: Process, log: LogFile) -> None:
+    def __init__(self, process: Process, log: LogFile, fd: int) -> None:
         self.log = log
+        self._fd = fd
         self._process = process
         loop = asyncio.get_running_loop()
         seconds = _limit_seconds(log.size())
@@ -54,12 +55,13 @@ class Grep:
     async def start(
         cls, log: LogFile, offset: int, arguments: list[bytes], stdin: int | None = None
     ) -> Grep:
-        """The log's descriptor is the search's own: its position is grep's. Raises SearchError."""
-        os.lseek(log.fd, offset, os.SEEK_SET)
+        """Search `log` from `offset` on, or what is sent to `stdin`. Raises SearchError."""
+        fd = log.open_again()
+        os.lseek(fd, offset, os.SEEK_SET)
         try:
             process = await asyncio.create_subprocess_exec(
                 *(b"grep", b"-a", *arguments),
-                stdin=log.fd if stdin is None else stdin,
+                stdin=fd if stdin is None else stdin,
                 stdout=PIPE,
                 stderr=PIPE,
                 # In the C locale each byte is a character, and none is invalid.
@@ -68,7 +70,12 @@ class Grep:
             )
         except OSError as error:
             raise SearchError(f"grep can't be run: {error.strerror}") from error
-        return cls(process, log)
+        else:
+            grep, fd = cls(process, log, fd), -1
+            return grep
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     async def read(self) -> bytes | None:
         """What it prints, nothing if that takes long; None at its end. Raises SearchError."""
@@ -92,7 +99,7 @@ class Grep:
 
     def position(self) -> int:
         """Up to which offset it has read."""
-        return os.lseek(self.log.fd, 0, os.SEEK_CUR)
+        return os.lseek(self._fd, 0, os.SEEK_CUR)
 
     async def answer(self, text: bytes) -> bytes:
         """What it prints of this text, where it reads that and not the log."""
@@ -114,8 +121,11 @@ class Grep:
 
     async def close(self) -> None:
         """End it if it hasn't ended, and take what it leaves."""
-        self.kill()
-        await self._process.communicate()
+        try:
+            self.kill()
+            await self._process.communicate()
+        finally:
+            os.close(self._fd)
 
 
 _TOO_SLOW = "the search took too long; a simpler query, or one without regex, is faster"

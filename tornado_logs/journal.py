@@ -13,6 +13,11 @@ reader makes checkpoints of its own, in memory.
 The index: records of 24 bytes, little-endian. The first: `TLOGIDX1`, the log's mark (8 hex digits),
 the time it was made. Each other: the time, the byte offset that the log had reached, the number of
 LFs before it. Times are microseconds since 1970, UTC.
+
+The oldest part of a log may be dropped to keep it small (`LogLimit`): offsets and line numbers stay
+what they were, and what is left begins with the first line that is there as a whole. How much was
+dropped, the file itself tells (`holes`); a reader may hear of it while it reads, or afterwards.
+What the index had of that part is dropped too, but for its first block.
 """
 
 from __future__ import annotations
@@ -29,10 +34,10 @@ import zlib
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from tornado_logs import sse
+from tornado_logs import holes, sse
 from tornado_logs.disk import EXHAUSTED
 
 BLOCK_BYTES = 256 * 1024
@@ -48,12 +53,48 @@ _CHECKPOINT = struct.Struct("<QQQ")
 _SCAN_BYTES = 1024 * 1024
 _ENTRIES = 4096  # of an index, read at a time
 _MARK_BYTES = 256
+_BLOCK_BYTES = 4096  # what a hole begins and ends with, at least
+_MOST_STEP_BYTES = 64 * 1024 * 1024
+_INDEX_STEP_BYTES = 64 * 1024  # the index is dropped by so much at a time
 _MOST_SCANS = 64  # of logs without an index; that of 10 GB takes 1 MB
 _INDEX_HEAD = re.compile(_MAGIC + rb"[0-9a-f]{8}")
 
 UNSETTLED_MARK = "00000000"
 
 _Answer = TypeVar("_Answer")
+
+
+class LogFullError(Exception):
+    """A log has as many bytes as it may have. The message is a sentence for the user."""
+
+
+class DroppedError(Exception):
+    """What was to be read isn't there any more: it belonged to the oldest part of the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimit:
+    """How many bytes a log may take on disk, and whether its oldest part is dropped to go on."""
+
+    max_bytes: int
+    drops_oldest: bool = False
+
+    @property
+    def step_bytes(self) -> int:
+        """How much is dropped at a time: meanwhile nothing is written."""
+        return min(self.max_bytes // 4, _MOST_STEP_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An offset of a log at which a line begins, and how many LFs there are before it.
+
+    Without a line: none is there as a whole yet, and the offset lies in the dropped part.
+    """
+
+    offset: int
+    lines: int
+    has_line: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,36 +125,48 @@ class LongLine:
 class JournalWriter:
     """Appends to a log and keeps its index. Holds no more than the piece it is given.
 
-    `offset` is how many bytes are in the log: exactly so, whatever fails.
+    `offset` is how many bytes are in the log: exactly so, whatever fails. `dropped_bytes` of them,
+    the first ones, aren't there any more.
     """
 
     def __init__(
-        self, log_fd: int, index_path: str, clock: Callable[[], float] = time.time
+        self,
+        log_fd: int,
+        index_path: str,
+        clock: Callable[[], float] = time.time,
+        limit: LogLimit | None = None,
     ) -> None:
         self.offset = 0
+        self.dropped_bytes = 0
         self._log_fd = log_fd
         self._log_path = index_path.removesuffix(".idx") + ".log"
         self._clock = clock
+        self._limit = limit
+        self._cannot_drop = ""
         self._lines = 0
         self._checkpoint_offset = 0
         self._checkpoint_time = 0.0
         self._index = _IndexWriter(index_path, clock())
 
     def append(self, piece: bytes) -> None:
-        """Write all of `piece`. Raises OSError, with what could be written in the log."""
+        """Write all of `piece`. Raises OSError, with what could be written in the log.
+
+        Raises LogFullError too, as `write` does.
+        """
         while piece:
             piece = piece[self.write(piece) :]
 
     def write(self, piece: bytes) -> int:
         """Write what the disk takes of `piece` at once, and return how many bytes that was.
 
-        Raises OSError; then it was none.
+        Raises OSError, or LogFullError where it has as many bytes as it may have; then it was none.
         """
         # Before the first new byte is there to be read: its cursor shall have the new mark.
         if os.fstat(self._log_fd).st_size != self.offset:
             self._start_over()
+        most = self._make_room(min(len(piece), CHECKPOINT_BYTES))
         # No more at once than may lie between two checkpoints.
-        written = os.write(self._log_fd, memoryview(piece)[:CHECKPOINT_BYTES])
+        written = os.write(self._log_fd, memoryview(piece)[:most])
         self.offset += written
         self._lines += piece.count(b"\n", 0, written)
         now = self._clock()
@@ -122,6 +175,48 @@ class JournalWriter:
         if late or self.offset - self._checkpoint_offset >= CHECKPOINT_BYTES:
             self._checkpoint(now)
         return written
+
+    def _make_room(self, wanted: int) -> int:
+        """How many of so many bytes may be written now. Raises LogFullError if none."""
+        limit = self._limit
+        if limit is None:
+            return wanted
+        if limit.drops_oldest and wanted > self._room(limit):
+            wanted = min(wanted, limit.step_bytes)
+            if wanted > self._room(limit):
+                self._try_to_drop(limit)
+        room = self._room(limit)
+        if wanted and not room:
+            raise LogFullError(_full_sentence(limit, self._cannot_drop))
+        return min(wanted, room)
+
+    def _room(self, limit: LogLimit) -> int:
+        return max(0, limit.max_bytes - (self.offset - self.dropped_bytes))
+
+    def _try_to_drop(self, limit: LogLimit) -> None:
+        """Make room for one step; where the file system can't, never try again."""
+        # The lines behind the hole are counted from a checkpoint behind it.
+        self._checkpoint_here()
+        try:
+            self._drop_oldest(limit)
+        except OSError as error:
+            self._cannot_drop = error.strerror or str(error)
+            self._limit = replace(limit, drops_oldest=False)
+        self._checkpoint_here()  # if there was no room for it before
+        self._index.drop_before(self.dropped_bytes)
+
+    def _drop_oldest(self, limit: LogLimit) -> None:
+        """Raises OSError."""
+        block = os.fstat(self._log_fd).st_blksize
+        block = block if _BLOCK_BYTES < block <= limit.step_bytes // 2 else _BLOCK_BYTES
+        end = self.offset - (limit.max_bytes - limit.step_bytes)
+        end += -end % block
+        holes.punch(self._log_fd, self.dropped_bytes, end)
+        self.dropped_bytes = end
+
+    def _checkpoint_here(self) -> None:
+        if self._index.reached != self.offset:
+            self._checkpoint(self._clock())
 
     def idle_seconds(self) -> float | None:
         """After how long `settle` has something to do, None if it has nothing."""
@@ -136,8 +231,7 @@ class JournalWriter:
 
     def close(self) -> None:
         """Write the last checkpoint. The log's descriptor stays its owner's."""
-        if self.offset != self._index.reached:
-            self._checkpoint(self._clock())
+        self._checkpoint_here()
         self._index.close()
 
     def _checkpoint(self, now: float) -> None:
@@ -150,6 +244,7 @@ class JournalWriter:
         """Somebody else cut or wrote the log: its offsets mean something else from here on."""
         self._index.restart(self._clock())
         self.offset = os.fstat(self._log_fd).st_size
+        self.dropped_bytes = min(self.dropped_bytes, self.offset // _BLOCK_BYTES * _BLOCK_BYTES)
         offset = self._lines = 0
         try:
             # Opened by path: the log's own descriptor is for appending only.
@@ -169,9 +264,10 @@ class _IndexWriter:
     def __init__(self, path: str, now: float) -> None:
         self.reached = 0  # the offset of the last checkpoint that is in the index
         self._path = path
+        self._dropped_bytes = _BLOCK_BYTES  # from the end of the first block on
         self._fd = -1
         with contextlib.suppress(OSError):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         self._begin(now)
 
     def restart(self, now: float) -> None:
@@ -184,6 +280,21 @@ class _IndexWriter:
         """Add a checkpoint, if it can be written."""
         if self._write(_CHECKPOINT.pack(int(now * 1e6), offset, lines)):
             self.reached = offset
+
+    def drop_before(self, offset: int) -> None:
+        """Drop all but the last checkpoint before `offset`; the block with the header stays."""
+        size = _CHECKPOINT.size
+        with contextlib.suppress(OSError):  # it is small
+            count = max(0, self._end // size - 1)
+            kept = bisect_right(range(count), offset, key=self._offset_of)
+            end = kept * size // _BLOCK_BYTES * _BLOCK_BYTES
+            if end - self._dropped_bytes >= _INDEX_STEP_BYTES:
+                holes.punch(self._fd, self._dropped_bytes, end)
+                self._dropped_bytes = end
+
+    def _offset_of(self, number: int) -> int:
+        data = os.pread(self._fd, _CHECKPOINT.size, (number + 1) * _CHECKPOINT.size)
+        return int(_CHECKPOINT.unpack(data)[1])
 
     def give_up(self) -> None:
         """Leave an index that says nothing, and write on it no more."""
@@ -199,6 +310,7 @@ class _IndexWriter:
     def _begin(self, now: float) -> None:
         """Now or never: a mark that came to be later would make cursors false that are out."""
         self._end = 0
+        self._dropped_bytes = _BLOCK_BYTES
         mark = os.urandom(4).hex().encode()
         if not self._write(_HEADER.pack(_MAGIC, mark, int(now * 1e6))):
             self.give_up()
@@ -225,6 +337,14 @@ class _IndexWriter:
         return True
 
 
+def _full_sentence(limit: LogLimit, cannot_drop: str) -> str:
+    reached = f"its log reached max_log_bytes = {limit.max_bytes}, so the run was stopped"
+    if cannot_drop:
+        reason = "the file system of the data folder can't drop the beginning of a file"
+        return f"{reached}: {reason} ({cannot_drop})"
+    return f'{reached}; a larger limit, or when_log_full = "drop_oldest", lets it go on'
+
+
 def _pieces(fd: int, end: int, start: int = 0) -> Iterator[bytes]:
     while start < end:
         piece = os.pread(fd, min(_SCAN_BYTES, end - start), start)
@@ -237,9 +357,15 @@ def _pieces(fd: int, end: int, start: int = 0) -> Iterator[bytes]:
 class LogFile:
     """The reading side of one log. Safe to use from several threads; knows nothing of writers."""
 
-    def __init__(self, path: str) -> None:
-        """Raises OSError: FileNotFoundError too where the path names no regular file."""
+    def __init__(self, path: str, dropped_bytes: int | None = None) -> None:
+        """Raises OSError: FileNotFoundError too where the path names no regular file.
+
+        `dropped_bytes`: None for a log of which nothing is ever dropped; else how much of its
+        oldest part has been, at least (a copy of it may have zeros where the hole was).
+        """
         self.path = path
+        self._dropped_bytes = dropped_bytes
+        self._kept = (0, Place(0, 0))
         self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO would block here
         if not stat.S_ISREG(os.fstat(self.fd).st_mode):
             os.close(self.fd)
@@ -251,9 +377,67 @@ class LogFile:
         """Close the descriptor; nothing may be read afterwards."""
         os.close(self.fd)
 
+    def open_again(self) -> int:
+        """Another descriptor of the same file, with a position of its own. Raises OSError."""
+        try:
+            return os.open(f"/dev/fd/{self.fd}", os.O_RDONLY)
+        except OSError:  # without /proc; where the position is shared then, nothing else moves it
+            return os.dup(self.fd)
+
     def size(self) -> int:
         """How many bytes the log has now."""
         return os.fstat(self.fd).st_size
+
+    def first_byte(self) -> int:
+        """The offset of the first byte that counts as there: 0, if nothing was dropped.
+
+        With the cell that begins there, and the byte before it, which tells whether a line does.
+        """
+        if self._dropped_bytes is None:  # a sparse file of another's making is not our affair
+            return 0
+        return min(self.size(), self._first_cell(self._dropped_bytes))
+
+    def _first_cell(self, dropped_bytes: int) -> int:
+        hole_bytes = max(dropped_bytes, holes.data_from(self.fd, 0))
+        return (hole_bytes // sse.CELL_BYTES + 1) * sse.CELL_BYTES if hole_bytes else 0
+
+    def is_there(self, offset: int) -> bool:
+        """Whether nothing from `offset` on is dropped.
+
+        To be asked after what stands there was read: it may go, and be read as zeros, any time.
+        """
+        return self._dropped_bytes is None or offset >= self._first_cell(self._dropped_bytes)
+
+    def first_place(self) -> Place:
+        """Where the first line begins that is there as a whole. May scan, if any was dropped."""
+        while start := self.first_byte():
+            before, place = self._kept
+            if before == start and place.has_line:
+                return place
+            place = self._place_after(start)
+            if self.first_byte() == start:
+                self._kept = (start, place)
+                return place
+        return Place(0, 0)
+
+    def _place_after(self, start: int) -> Place:
+        """Of the first line that begins at `start` or later."""
+        offset = start - 1
+        for piece in _pieces(self.fd, self.size(), offset):
+            line_end = piece.find(b"\n") + 1
+            if line_end:
+                offset += line_end
+                return Place(offset, self._lines_before(offset))
+            offset += len(piece)
+        return Place(start - 1, self._lines_before(offset), has_line=False)
+
+    def _lines_before(self, end: int) -> int:
+        """How many LFs there are before `end`, where the checkpoint before it may be too far."""
+        offset, lines = self._ask(lambda known: known.before_offset(end, self.size()))
+        if offset >= self.first_byte() or not self.has_index:
+            return lines + sum(piece.count(b"\n") for piece in _pieces(self.fd, end, offset))
+        offset, lines = self._ask(lambda known: known.after_offset(end, self.size()))
+        return lines - sum(piece.count(b"\n") for piece in _pieces(self.fd, offset, end))
 
     def is_at_path(self) -> bool:
         """Whether the path still names this file, not another and not none."""
@@ -305,7 +489,8 @@ class LogFile:
             return sse.Cursor(self.mark(), offset)
         start += since
         cell = start // sse.CELL_BYTES * sse.CELL_BYTES
-        return sse.Cursor(self.mark(), cell, self.lines_before(start) + 1)
+        lines = self.lines_before(start) + 1
+        return sse.Cursor(self.mark(), *((cell, lines) if self.is_there(cell) else (offset, 0)))
 
     def after_lines(self, offset: int, count: int) -> int | None:
         """The offset after `count` lines that begin in the cell at `offset`; None if it has less.
@@ -323,6 +508,8 @@ class LogFile:
         """Whether a line begins, or will begin, at `offset`; of an ended log also its very end."""
         size = self.size()
         if offset == 0 or (ended and offset == size):
+            return True
+        if offset < self.first_byte():  # nobody can tell any more
             return True
         return offset <= size and self.read(offset - 1, 1) == b"\n"
 
@@ -376,26 +563,55 @@ class LogFile:
         data = self.read(end - BLOCK_BYTES, BLOCK_BYTES)
         return Block(line.start, following, data[data.find(b"\r") + 1 :])
 
-    def line_start(self, number: int) -> int | None:
-        """The offset at which line `number` (the first is 0) begins; None if there is none.
+    def find_line(self, number: int) -> Place | None:
+        """Where line `number` (the first is 0) begins; None if there is none.
 
-        The line after the last LF counts, even while it is empty. May scan: not for the event loop.
+        The line after the last LF counts, even while it is empty. Of a line that was dropped, the
+        first one that is there. May scan: not for the event loop.
         """
-        if number <= 0:
-            return 0
-        offset, lines = self._ask(lambda known: known.before_line(number, self.size()))
+        while True:
+            first = self.first_place()
+            if number <= first.lines:
+                return first
+            start = max(
+                first,
+                Place(*self._ask(lambda known: known.before_line(number, self.size()))),
+                key=lambda place: place.offset,
+            )
+            found = self._scan_for_line(start, number)
+            if self.first_byte() <= start.offset:  # all was there that was counted
+                return found
+
+    def _scan_for_line(self, start: Place, number: int) -> Place | None:
+        offset, lines = start.offset, start.lines
         for piece in _pieces(self.fd, self.size(), offset):
             count = piece.count(b"\n")
             if lines + count >= number:
-                return offset + _nth_line_end(piece, number - lines)
+                return Place(offset + _nth_line_end(piece, number - lines), number)
             lines += count
             offset += len(piece)
         return None
 
+    def line_start(self, number: int) -> int | None:
+        """The offset of `find_line`."""
+        place = self.find_line(number)
+        return None if place is None else place.offset
+
     def count_lines(self, end: int) -> int:
-        """How many LFs there are before offset `end`. May scan: not for the event loop."""
-        offset, lines = self._ask(lambda known: known.before_offset(end, self.size()))
-        return lines + sum(piece.count(b"\n") for piece in _pieces(self.fd, end, offset))
+        """How many LFs there are before offset `end`. May scan: not for the event loop.
+
+        Raises DroppedError if nobody can know, as that place was dropped.
+        """
+        while True:
+            first = self.first_place()
+            offset, lines = self._ask(lambda known: known.before_offset(end, self.size()))
+            if offset < first.offset and offset != end:
+                offset, lines = first.offset, first.lines
+            if offset > end:
+                raise DroppedError(f"the log has dropped what was at offset {end}")
+            count = lines + sum(piece.count(b"\n") for piece in _pieces(self.fd, end, offset))
+            if offset == end or self.first_byte() <= offset:
+                return count
 
     def tail_start(self, lines: int, size: int, *, ended: bool = False) -> int:
         """The offset at which the last `lines` lines before `size` begin.
@@ -414,16 +630,20 @@ class LogFile:
         return self._after_last_lf(size, lines + 1 - (ended and is_unfinished))
 
     def _after_last_lf(self, end: int, number: int) -> int:
-        """The offset after the LF that is the `number`th before `end`, counted backwards."""
-        while end > 0:
-            start = max(0, end - _SCAN_BYTES)
+        """The offset after the LF that is the `number`th before `end`, counted backwards.
+
+        The first line's, if there are fewer.
+        """
+        first = self.first_place().offset
+        while end > first:
+            start = max(first, end - _SCAN_BYTES)
             piece = self.read(start, end - start)
             count = piece.count(b"\n")
             if count >= number:
                 return start + _nth_line_end(piece, count - number + 1)
             number -= count
             end = start
-        return 0
+        return first
 
     def line_at_time(self, time_us: int) -> int | None:
         """The number (the first is 0) of the first line that was whole at this time or later.
@@ -439,6 +659,10 @@ class LogFile:
         LF. Raises NoTimesError for a log without an index.
         """
         return self._ask(lambda known: _with_times(known).line_times(number, count))
+
+    def started_at(self) -> int:
+        """When the first line that the log ever had was whole, as `line_times` tells it."""
+        return self._ask(lambda known: _with_times(known).first_time())
 
     @property
     def has_index(self) -> bool:
@@ -526,12 +750,21 @@ class _Checkpoints(Protocol):
     def before_offset(self, end: int, size: int) -> tuple[int, int]:
         """(offset, lines) of the last checkpoint at or before the offset `end`."""
 
+    def after_offset(self, start: int, size: int) -> tuple[int, int]:
+        """(offset, lines) of the first checkpoint at or after the offset `start`.
+
+        `start` itself if there is none, with the lines of the last before it.
+        """
+
 
 class _FileCheckpoints:
     """The checkpoints of an index file, read where they are needed and never kept.
 
     Whatever is built on one is checked by the log: what lies between it and the one before has to
     have as many LFs as they say. Raises _FalseIndexError where it has not.
+
+    Those of the part that was dropped may be all zeros. That leaves no doubt where the others are
+    looked for: zeros are less than what they have, as the true ones would be.
     """
 
     def __init__(self, fd: int, log: LogFile) -> None:
@@ -573,10 +806,12 @@ class _FileCheckpoints:
         """Its offset and the lines before it, if they fit the log and the checkpoint before."""
         offset, lines = self._entry(number)
         start, lines_before = self._entry(number - 1) if number else (0, 0)
+        if start < self._log.first_byte():  # of what was dropped nobody knows better
+            return offset, lines
         if not start <= offset <= min(self._log.size(), start + _MAX_GAP_BYTES):
             raise _FalseIndexError
         counted = sum(piece.count(b"\n") for piece in _pieces(self._log.fd, offset, start))
-        if counted != lines - lines_before:
+        if counted != lines - lines_before and start >= self._log.first_byte():
             raise _FalseIndexError
         return offset, lines
 
@@ -629,11 +864,25 @@ class _FileCheckpoints:
             return self._time(len(self) - 1)
         return os.fstat(self._log.fd).st_mtime_ns // 1000
 
+    def first_time(self) -> int:
+        """See `LogFile.started_at`."""
+        # Not by halves: the first ones are followed by zeros, if some were dropped.
+        for time_us, _, lines in self._entries(0):
+            if lines:
+                return time_us
+        return self.line_times(0, 1)[0]
+
     def before_line(self, number: int, size: int) -> tuple[int, int]:
         return self._last(lambda entry: entry[1], number)
 
     def before_offset(self, end: int, size: int) -> tuple[int, int]:
         return self._last(lambda entry: entry[0], end + 1)
+
+    def after_offset(self, start: int, size: int) -> tuple[int, int]:
+        found = bisect_left(range(len(self)), start, key=lambda i: self._entry(i)[0])
+        if found < len(self):
+            return self._entry(found)
+        return start, self._entry(found - 1)[1] if found else 0
 
 
 class _ScannedCheckpoints:
@@ -654,8 +903,11 @@ class _ScannedCheckpoints:
         scan = self._scan
         with scan.lock:
             scan.extend(self._log, size, lambda: scan.offsets[-1] >= end)
-            found = bisect_right(scan.offsets, end) - 1
+            found = max(0, bisect_right(scan.offsets, end) - 1)
             return scan.offsets[found], scan.lines[found]
+
+    def after_offset(self, start: int, size: int) -> tuple[int, int]:
+        return start, self.before_offset(start, size)[1]
 
 
 class _Scan:
@@ -671,6 +923,9 @@ class _Scan:
         """Read on, if need be. Begins anew if the log was cut or written anew since."""
         if size < self.offsets[-1] or self._last_bytes != self._bytes_before(log, self.offsets[-1]):
             self.offsets, self.lines = [0], [0]
+        if self.offsets[-1] < log.first_byte():  # no need to read zeros
+            self.offsets.append(log.first_byte())
+            self.lines.append(self.lines[-1])
         # Whole pieces only: a checkpoint within what is still growing would be one each call.
         whole = size - (size - self.offsets[-1]) % _SCAN_BYTES
         for piece in _pieces(log.fd, whole, self.offsets[-1]):

@@ -29,7 +29,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_logs import sse
 from tornado_logs.follower import Follower, Framing, Position
-from tornado_logs.journal import LineTooLongError
+from tornado_logs.journal import DroppedError, LineTooLongError
 
 _GROUP_VIEWERS = 256
 """How many viewers get a block before others have their turn on the event loop: some 4 ms."""
@@ -318,6 +318,7 @@ class _Group:
         self._cuts = viewer.position.cuts
         self._partials = copy(viewer.position.partials)  # who leaves goes on with its own
         self.offset = viewer.position.offset
+        self._in_line = viewer.position.in_line
         self._members: dict[Send, Viewer] = {}
         self._ahead: set[Viewer] = set()  # they came with more than was sent, and wait for it
         self._turns = turns
@@ -389,10 +390,11 @@ class _Group:
         try:
             is_behind = self.offset < self._follower.size
             chunk = self._follower.chunk_now(self.offset, self._framing) if is_behind else None
-        except (LineTooLongError, OSError):
+        except (LineTooLongError, DroppedError, OSError):
             self._dissolve()
             return
         if chunk is not None:
+            self._in_line = chunk.in_line
             self._advance(frame(chunk.data), chunk.end)
         elif self._follower.has_ended:
             self._dissolve()
@@ -430,9 +432,12 @@ class _Group:
                 self._fall_behind(self._members[send], memoryview(data)[sent_bytes:])
 
     def _fall_behind(self, viewer: Viewer, rest: memoryview) -> None:
-        viewer.position.offset = self.offset
-        self.leave(viewer)
+        self._leave_here(viewer)
         viewer.catch_up(framed=rest)
+
+    def _leave_here(self, viewer: Viewer) -> None:
+        viewer.position.offset, viewer.position.in_line = self.offset, self._in_line
+        self.leave(viewer)
 
     def _set_free(self, viewer: Viewer) -> None:
         self.leave(viewer)
@@ -440,8 +445,8 @@ class _Group:
 
     def _dissolve(self) -> None:
         for viewer in tuple(self._members.values()):
-            viewer.position.offset = self.offset
-            self._set_free(viewer)
+            self._leave_here(viewer)
+            viewer.catch_up()
         for viewer in tuple(self._ahead):
             self._set_free(viewer)
 

@@ -27,6 +27,7 @@ from tornado_logs.config import (
     check_settings,
     check_start_role,
     check_value,
+    check_when_log_full,
     shorten,
     unknown_name,
 )
@@ -49,6 +50,10 @@ PRESET_OPTIONS: tuple[Option, ...] = (
         "exclusive", str, None, "Of all that have this name, one runs at a time; may have `{…}`."
     ),
     Option("if_busy", str, WAIT, "What if that name is another's: `wait`, or `refuse` to start."),
+    Option(
+        "max_log_bytes", int, None, "As the source's setting; default: that.", minimum=1_048_576
+    ),
+    Option("when_log_full", str, None, "As the source's setting; default: that."),
 )
 """What each `[commands.NAME]` section takes beside `command`, `env`, `parameters` and the options
 of its source."""
@@ -75,6 +80,8 @@ class Preset:
         self.help: str = settings["help"] or ""
         self.start_role: str = settings["start_role"]
         self.if_busy: str = settings["if_busy"]
+        self.max_log_bytes: int | None = settings["max_log_bytes"]
+        self.when_log_full: str | None = settings["when_log_full"]
         self.parameters = parameters
         # The options of its source that are the same whatever its parameters are.
         self.settings = {key: value for key, value in settings.items() if key not in own}
@@ -200,6 +207,7 @@ def _read_settings(config: PresetConfig, source: str, options: Sequence[Option])
         own.values(), {key: value for key, value in given.items() if key in own}, config.where
     )
     check_start_role(settings["start_role"], config.where)
+    check_when_log_full(settings["when_log_full"], config.where)
     for key in given.keys() - own.keys():
         settings[key] = check_value(by_name[key], given[key], f"{config.where}: {key}")
     return settings

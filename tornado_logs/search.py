@@ -3,10 +3,12 @@
     search = Search(follower, path, query, from_line=1, slots=slots, ping_seconds=15.0)
     await search.run(send)               # `send` takes encoded events; see README
 
-A `grep` reads the log from the offset that was reached, by a descriptor of the search's own: no
-byte of the log passes through this process. When it is done, the offset is moved behind the last
-whole line, and the next one waits until the log has grown. As the descriptor's position is shared,
-it tells how far the running one has come.
+A `grep` reads the log from the offset that was reached, by a descriptor of its own: no byte of the
+log passes through this process. When it is done, the offset is moved behind the last whole line,
+and the next one waits until the log has grown. As the descriptor's position is shared with us, it
+tells how far the running one has come. What a log drops of its oldest part is passed over; should
+that overtake a grep, what it has found since the last look counts for nothing, and the next one
+begins with the first line that is there.
 
 Most logs that begin without colours have none. A text is searched for in such a log as if that were
 so, which is several times faster, while a second `grep` looks whether it is; if it isn't, the
@@ -28,7 +30,7 @@ from typing import TypeVar
 from tornado_logs import sse
 from tornado_logs.follower import Follower
 from tornado_logs.grep import Grep, SearchError, reason
-from tornado_logs.journal import BLOCK_BYTES, LogFile
+from tornado_logs.journal import BLOCK_BYTES, DroppedError, LogFile, Place
 from tornado_logs.query import Query, compile_query
 
 MAX_REPORTED_LINES = 50_000
@@ -107,6 +109,7 @@ class Search:
         self._ping_seconds = ping_seconds
         self._news = asyncio.Event()
         self._grep: Grep | None = None
+        self._reach: _Reach
         self._has_escapes = False
         self._begin()
 
@@ -135,7 +138,7 @@ class Search:
     async def _search_from_start(self, send: Send) -> str:
         """Why it has to start over; "" where it came to its end."""
         try:
-            log = LogFile(self._path)
+            log = LogFile(self._path, self._follower.record.dropped_bytes)
         except FileNotFoundError:
             raise SearchError("the log was deleted while it was being searched") from None
         try:
@@ -166,8 +169,11 @@ class Search:
         while not self._follower.shutting_down:
             self._news.clear()
             ended = self._follower.has_ended
-            if await self._has_more(log, ended=ended):
-                await self._search_more(log, send, ended=ended)
+            try:
+                if await self._has_more(log, ended=ended):
+                    await self._search_more(log, send, ended=ended)
+                    continue
+            except DroppedError:
                 continue
             await self._check_plain(log)
             if ended:
@@ -179,11 +185,25 @@ class Search:
 
     async def _skip(self, log: LogFile) -> None:
         """Begin at the line that was asked for; at the end, if there is none of this number."""
-        offset = await _in_thread(log.line_start, self._from_line - 1)
-        if offset is None:
-            await self._move(log, await _in_thread(_last_line_end, log, log.size()))
-        else:
-            self._offset, self._lines = offset, self._from_line - 1
+        place = await _in_thread(log.find_line, self._from_line - 1)
+        if place is None:
+            place = await _in_thread(_last_place, log)
+        self._offset, self._lines = place.offset, place.lines
+
+    async def _pass_dropped(self, log: LogFile, *, ended: bool) -> bool:
+        """Go on with the first line that is there, if what we were at was dropped.
+
+        Whether there is one, or may be one.
+        """
+        if log.is_there(self._offset):
+            return True
+        place = await _in_thread(log.first_place)
+        if place.has_line:
+            self._offset, self._lines = place.offset, place.lines
+        elif ended:
+            self._offset, self._lines = log.size(), place.lines + 1
+        self._unfinished_to = self._offset
+        return place.has_line
 
     async def _move(self, log: LogFile, offset: int) -> None:
         """Have everything before `offset` searched."""
@@ -194,6 +214,8 @@ class Search:
         size = log.size()
         if self._was_cut or size < self._offset:
             raise _StartOver(_CUT)
+        if not await self._pass_dropped(log, ended=ended):
+            return False
         if ended or size == self._offset:
             return size > self._offset
         # A line that is still being written is none yet.
@@ -205,7 +227,7 @@ class Search:
         """Raises _StartOver if a log that was searched as if it had no colours has some."""
         if self._probe is None:
             return
-        self._probed_to = await self._probe.end()
+        self._probed_to = max(await self._probe.end(), log.first_byte())
         self._has_escapes = self._probe.has_found or await _in_thread(
             _has_escapes, log, self._probed_to, self._offset
         )
@@ -238,6 +260,7 @@ class Search:
             room = MAX_REPORTED_LINES - self._reported
             options = [b"-n", b"--line-buffered", b"-m", b"%d" % room] if room else [b"-c"]
             self._grep = await Grep.start(log, self._offset, options + self._pattern(log))
+            self._reach = _Reach(log, self._offset)
             counting = _Counting(log, self._offset)
             try:
                 if room:
@@ -280,13 +303,13 @@ class Search:
                 found = held
         await self._check_grep(grep)
         if self._reported + len(found) == MAX_REPORTED_LINES:
-            offset = await _in_thread(grep.log.line_start, last)
+            place = await _in_thread(grep.log.find_line, last)
         else:
-            offset = None
-        if offset is None:
+            place = None
+        if place is None:
             await self._advance(grep, ended=ended)
         else:
-            self._offset, self._lines = offset, last
+            self._offset, self._lines = place.offset, place.lines
         self._unfinished_to = self._offset
         await self._send_matches([number for number in found if number <= self._lines], send)
 
@@ -307,6 +330,7 @@ class Search:
     async def _check_grep(self, grep: Grep) -> None:
         """Raises _StartOver (also where the server ends) or SearchError."""
         status, message = await grep.finish()
+        self._reach.check(grep.position())
         if self._was_cut or self._follower.shutting_down or grep.log.size() < self._offset:
             raise _StartOver(_CUT)
         if self._probe is not None and self._probe.has_found:
@@ -319,7 +343,9 @@ class Search:
         """Move behind the last line that was searched whole."""
         end = grep.position()
         if not ended:
-            await self._move(grep.log, await _in_thread(_last_line_end, grep.log, end))
+            await self._move(
+                grep.log, await _in_thread(_last_line_end, grep.log, end, self._offset)
+            )
             return
         await self._move(grep.log, end)
         self._lines += end > 0 and grep.log.read(end - 1, 1) != b"\n"
@@ -341,7 +367,11 @@ class Search:
             await send(sse.encode_json("matches", {"lines": lines}))
 
     async def _tell_counted(self, grep: Grep, counting: _Counting, send: Send) -> int:
-        """How many lines were searched for sure; 0 if that isn't known just now."""
+        """How many lines were searched for sure; 0 if that isn't known just now.
+
+        Raises DroppedError if what was searched since the last time may have been dropped by then.
+        """
+        self._reach.check(grep.position())
         counts = counting.take(grep.position())
         if counts is None:
             return 0
@@ -370,6 +400,24 @@ class Search:
             "truncated": self._matches > self._reported,
             "waiting": waiting,
         }
+
+
+class _Reach:
+    """Tells whether a grep may have read zeros where lines had been dropped."""
+
+    def __init__(self, log: LogFile, start: int) -> None:
+        self._log = log
+        self._reached = start
+
+    def check(self, position: int) -> None:
+        """What was read up to `position` is what stood there. Raises DroppedError if not for sure.
+
+        What was read since the last check lies behind what that had reached: if all of this is
+        still there, none of it was gone when it was read.
+        """
+        if not self._log.is_there(self._reached):
+            raise DroppedError(self._reached)
+        self._reached = position
 
 
 class _Probe:
@@ -466,16 +514,23 @@ def _has_escapes(log: LogFile, start: int, end: int) -> bool:
     return False
 
 
-def _last_line_end(log: LogFile, position: int) -> int:
-    """The offset after the last LF before `position`; 0 if there is none."""
+def _last_place(log: LogFile) -> Place:
+    """Where the last line begins, which may be empty as yet."""
+    first = log.first_place()
+    offset = _last_line_end(log, log.size(), first.offset)
+    return first if offset == first.offset else Place(offset, log.count_lines(offset))
+
+
+def _last_line_end(log: LogFile, position: int, first: int) -> int:
+    """The offset after the last LF before `position`; `first` if there is none from there on."""
     end = position
-    while end > 0:
-        start = max(0, end - BLOCK_BYTES)
+    while end > first:
+        start = max(first, end - BLOCK_BYTES)
         line_end = log.read(start, end - start).rfind(b"\n")
         if line_end >= 0:
             return start + line_end + 1
         end = start
-    return 0
+    return first
 
 
 def _line_end(log: LogFile, start: int, size: int) -> int:
@@ -493,9 +548,10 @@ def _line_end(log: LogFile, start: int, size: int) -> int:
 
 async def _lines_before(log: LogFile, end: int, start: int) -> int:
     """How many LFs there are before `end`; `start` is a place up to which that was asked."""
-    # In steps, so that a search that isn't wanted any more holds no thread for long.
-    for step in range(start + _STEP_BYTES, end, _STEP_BYTES):
-        await _in_thread(log.count_lines, step)
+    if not await _in_thread(lambda: log.has_index):
+        # In steps, so that a search that isn't wanted any more holds no thread for long.
+        for step in range(start + _STEP_BYTES, end, _STEP_BYTES):
+            await _in_thread(log.count_lines, step)
     return await _in_thread(log.count_lines, end)
 
 

@@ -29,6 +29,7 @@ from tornado_logs.deployment import (
     timestamp,
 )
 from tornado_logs.disk import EXHAUSTED
+from tornado_logs.journal import LogFile
 from tornado_logs.launcher import Launcher
 from tornado_logs.watch import Changes, FolderWatch
 from tornado_logs.window import last_line
@@ -175,11 +176,13 @@ class Deployments:
 
     def summary(self, record: Record) -> dict[str, Any]:
         """The record as clients get it."""
+        path = self.log_path(record.id)
         try:
-            log_bytes = os.stat(self.log_path(record.id)).st_size
+            log_bytes = os.stat(path).st_size
+            dropped_bytes = None if record.dropped_bytes is None else _first_byte(path, record)
         except FileNotFoundError:
-            log_bytes = 0
-        return dict(summary(record, log_bytes)) | self._queue_place(record)
+            log_bytes, dropped_bytes = 0, record.dropped_bytes
+        return dict(summary(record, log_bytes, dropped_bytes)) | self._queue_place(record)
 
     def _queue_place(self, record: Record) -> dict[str, Any]:
         """The `queue` of one that waits there: its place (1 is next), and whose name it wants."""
@@ -472,6 +475,15 @@ class Deployments:
 
     def _path(self, deployment_id: str, suffix: str) -> str:
         return os.path.join(self.data_dir, deployment_id + suffix)
+
+
+def _first_byte(path: str, record: Record) -> int:
+    """See `LogFile.first_byte`. Raises OSError."""
+    log = LogFile(path, record.dropped_bytes)
+    try:
+        return log.first_byte()
+    finally:
+        log.close()
 
 
 _NAME_HINT = (

@@ -7,19 +7,28 @@ All of it may read much, and so isn't for the event loop.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from tornado_logs import sse
-from tornado_logs.journal import BLOCK_BYTES, LogFile, NoTimesError, block_lines
+from tornado_logs.journal import (
+    BLOCK_BYTES,
+    DroppedError,
+    LogFile,
+    NoTimesError,
+    Place,
+    block_lines,
+)
 from tornado_logs.style import last_reset, style_after
 
 MAX_WINDOW_BYTES = 16 * 1024 * 1024
 STYLE_BYTES = 1024 * 1024
 """How far before a window its style is looked for."""
 
+_ATTEMPTS = 8  # at a part that is being dropped
 _OVERLAP_BYTES = 32  # a sequence may stand across two blocks
 _TAIL_BYTES = 4096
 _MAX_LAST_LINE_CHARS = 200
@@ -50,30 +59,49 @@ def read_window(
 ) -> dict[str, Any]:
     """The window as JSON: fewer lines at the log's end, or where they exceed 16 MiB.
 
-    Beyond the last line it is empty, and one can follow the log from its cursor. Raises
+    Beyond the last line it is empty, and one can follow the log from its cursor. Lines that were
+    dropped are passed over: `kept_from` is the number of the first that is there. Raises
     NoTimesError if a time is wanted of a log that has no index.
+    """
+    for attempt in range(_ATTEMPTS + 1):
+        with contextlib.suppress(DroppedError):
+            return _read_window(log, wanted, attempt / _ATTEMPTS, ended, max_line_bytes)
+    raise DroppedError("the log drops its oldest part faster than it can be read")
+
+
+def _read_window(
+    log: LogFile, wanted: Wanted, hurry: float, ended: bool, max_line_bytes: int
+) -> dict[str, Any]:
+    """`hurry`: the share of what is there that is passed over, as it may soon be dropped.
+
+    Raises DroppedError if it was, while it was being read.
     """
     size = log.size()
     whole = log.count_lines(size)
     has_rest = ended and size > 0 and log.read(size - 1, 1) != b"\n"
     total = whole + has_rest
-    number = _first_number(log, wanted, total)
-    offset = log.line_start(number) if number < total else None
-    if offset is None:
-        number = total
+    kept = log.first_place()
+    first = kept.lines + int((total - kept.lines) * hurry)
+    number = max(first, _first_number(log, wanted, total))
+    place = log.find_line(number) if number < total else None
+    if place is None:
         offset = size if has_rest else log.line_start(whole) or 0
-    style = style_at(log, offset)
-    most = min(wanted.count, total - number)
-    lines, end = _read_lines(log, offset, size, most, max_line_bytes)
+        place = Place(offset, total)
+    style = style_at(log, place.offset)
+    most = min(wanted.count, total - place.lines)
+    lines, end = _read_lines(log, place.offset, size, most, max_line_bytes)
+    if lines and not log.is_there(place.offset):
+        raise DroppedError(place.offset)
     window = {
-        "from": number + 1,
+        "from": place.lines + 1,
         "lines": lines,
         "style": style,
         "total_lines": total,
+        "kept_from": kept.lines + 1,
         "cursor": str(log.cursor(end)),
         "ended": ended,
     }
-    return window | (_times(log, number, len(lines)) if wanted.times else {})
+    return window | (_times(log, place.lines, len(lines)) if wanted.times else {})
 
 
 def _first_number(log: LogFile, wanted: Wanted, total: int) -> int:
@@ -102,7 +130,7 @@ def _times(log: LogFile, number: int, count: int) -> dict[str, Any]:
     """Milliseconds since 1970, of each line and of the first of the log; null if not known."""
     try:
         times = log.line_times(number, count)
-        started = log.line_times(0, 1)[0] if log.size() else None
+        started = log.started_at() if log.size() else None
     except NoTimesError:
         return {"times": [None] * count, "started_ms": None}
     return {

@@ -165,7 +165,7 @@ class BaseHandler(RequestHandler):
         self.set_header(
             "Access-Control-Allow-Headers", "Authorization, Content-Type, Last-Event-ID"
         )
-        self.set_header("Access-Control-Expose-Headers", "Location")
+        self.set_header("Access-Control-Expose-Headers", "Location, X-Dropped-Bytes")
         self.set_header("Cross-Origin-Resource-Policy", "cross-origin")
         return True
 

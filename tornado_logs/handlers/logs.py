@@ -29,6 +29,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS = re.compile(r"\d{1,15}(\.\d{1,6})?", re.ASCII)
 
 
+def open_log(services: Services, record: Record) -> LogFile:
+    """The log of a deployment, to be closed. Raises UserError (404)."""
+    try:
+        return LogFile(services.deployments.log_path(record.id), record.dropped_bytes)
+    except FileNotFoundError:
+        raise UserError(404, f"the log of {record.id} was deleted") from None
+
+
 class LogHandler(StreamingHandler):
     """`GET /logs/<id>`: the events of a log; its bytes for a client that accepts text alone."""
 
@@ -45,11 +53,15 @@ class LogHandler(StreamingHandler):
 
 
 class RawLogHandler(StreamingHandler, StaticFileHandler):
-    """`GET /logs/<id>/raw`: the bytes. Live while it runs; a file with ranges once it has ended."""
+    """`GET /logs/<id>/raw`: the bytes. Live while it runs; a file with ranges once it has ended.
+
+    Of a log that has dropped its oldest part, what is left, from the first whole line on.
+    """
 
     is_shareable = True
 
     deployment: Record
+    dropped_bytes = 0  # what the file has of them isn't there: the answer begins behind them
 
     def initialize(self, services: Services) -> None:  # type: ignore[override]
         """Give both parents theirs."""
@@ -64,11 +76,26 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
         """`path` is the deployment's id."""
         self.deployment = self.record(path)
         if self.deployment.state.is_final:
+            await self._pass_dropped()
             await StaticFileHandler.get(self, path, include_body)
         elif include_body:
             await self.stream(self.deployment, raw=True)
         else:
             self.set_header("Content-Type", "text/plain; charset=utf-8")
+
+    async def _pass_dropped(self) -> None:
+        if self.deployment.dropped_bytes is not None:
+            loop = asyncio.get_running_loop()
+            self.dropped_bytes = await loop.run_in_executor(None, self._first_line)
+            self.set_header("X-Dropped-Bytes", str(self.dropped_bytes))
+
+    def _first_line(self) -> int:
+        log = open_log(self.services, self.deployment)
+        try:
+            place = log.first_place()
+            return place.offset if place.has_line else log.size()
+        finally:
+            log.close()
 
     def get_absolute_path(self, root: str, path: str) -> str:  # type: ignore[override]
         """The log's file; the id was checked by then."""
@@ -85,7 +112,8 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
         if not self.deployment.state.is_final:
             return None
         status = os.stat(self.get_absolute_path(self.root, self.deployment.id))
-        return f'"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"'
+        dropped = f"-{self.dropped_bytes:x}" if self.dropped_bytes else ""
+        return f'"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}{dropped}"'
 
     def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
         """Give others their turn after each block, also where the socket takes all at once."""
@@ -98,14 +126,18 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
         """Never anything that a browser would run."""
         return "text/plain; charset=utf-8"
 
-    @classmethod
-    def get_content(
-        cls, abspath: str, start: int | None = None, end: int | None = None
+    def get_content_size(self) -> int:
+        """Of what is left."""
+        return super().get_content_size() - self.dropped_bytes
+
+    def get_content(  # type: ignore[override]
+        self, abspath: str, start: int | None = None, end: int | None = None
     ) -> Generator[bytes, None, None]:
-        """The bytes from `start` to `end`, in blocks."""
+        """The bytes from `start` to `end` of what is left, in blocks."""
         log = LogFile(abspath)
         try:
-            offset, end = start or 0, log.size() if end is None else end
+            offset = self.dropped_bytes + (start or 0)
+            end = log.size() if end is None else self.dropped_bytes + end
             while data := log.read(offset, min(BLOCK_BYTES, end - offset)):
                 offset += len(data)
                 yield data
@@ -159,10 +191,7 @@ class LinesHandler(BaseHandler):
 
     def _window(self, record: Record, wanted: Wanted) -> bytes:
         """In a thread of its own: it may have to search, and to encode many megabytes."""
-        try:
-            log = LogFile(self.services.deployments.log_path(record.id))
-        except FileNotFoundError:
-            raise UserError(404, f"the log of {record.id} was deleted") from None
+        log = open_log(self.services, record)
         try:
             most = self.services.config.max_line_bytes
             ended = record.state.is_final
