@@ -5,7 +5,7 @@
 import { ApiError, getJson, pageData, postJson, serverNow } from "./api.js";
 import { ConnectionLight } from "./connection_light.js";
 import { backoffSeconds } from "./event_stream.js";
-import { formatDuration, formatExact, formatRelative } from "./format.js";
+import { formatBytes, formatDuration, formatExact, formatRelative } from "./format.js";
 import { HeadTitle } from "./head_title.js";
 import { LogSource } from "./log_source.js";
 import { LogStream } from "./log_stream.js";
@@ -27,6 +27,7 @@ const POLL_MS = 2000;
 const HIDDEN_POLL_MS = 10000;
 // A log that says nothing for so long may wait for room on a full disk, which its record tells.
 const QUIET_MS = 10000;
+const DROPPED_POLL_MS = 5000;
 const LIGHT_TEXTS = {
   connecting: "Connecting",
   live: "Live",
@@ -64,18 +65,24 @@ function newestLines() {
   return source.lines({ from: -NEWEST_LINES, count: NEWEST_LINES });
 }
 
-/** Shows the log, then what is added to it. Tries until the server answers. */
+/** Shows the log, then what is added to it. */
 async function open() {
+  const page = await newestPage();
+  if (page) {
+    view.open(page);
+    followFrom(page);
+  }
+}
+
+/** The newest lines, as soon as the server answers; null where the log was deleted. */
+async function newestPage() {
   for (let failures = 1; ; failures += 1) {
     try {
-      const page = await newestLines();
-      view.open(page);
-      followFrom(page);
-      return;
+      return await newestLines();
     } catch (error) {
       if (error instanceof ApiError && error.status === 404) {
         showDeleted();
-        return;
+        return null;
       }
       const seconds = backoffSeconds(failures);
       showConnection("reconnecting", seconds);
@@ -99,6 +106,7 @@ function followFrom({ from, lines, total_lines: total, cursor, ended }) {
       view.append(lines, text);
     },
     onPartial: (text) => view.setPartial(text),
+    onGap: skipToEnd,
     onReset: () => view.reset(),
     onEnd: showEnd,
     onState: streamStateChanged,
@@ -123,24 +131,44 @@ async function skipFarAhead() {
   const followed = stream;
   try {
     const { total_lines: total } = await source.lines({ from: -1, count: 1 });
-    if (total <= view.total + FAR_LINES) {
-      return;
-    }
-    const page = await newestLines();
-    if (followed === stream && page.total_lines > view.total + FAR_LINES) {
-      stream.stop();
-      view.skipTo(page);
-      followFrom(page);
+    if (followed === stream && total > view.total + FAR_LINES) {
+      skipToEnd();
     }
   } catch {
     // Then the stream brings them all, if it can.
   }
 }
 
+/** Goes on from the newest lines: what lies between, as far as it is left, is fetched if looked at. */
+async function skipToEnd() {
+  stream.stop();
+  const page = await newestPage();
+  if (page) {
+    view.skipTo(page);
+    followFrom(page);
+  }
+}
+
+// What a log drops of its beginning is told to those alone who would have read it.
+async function showDropped() {
+  if (!deleted && record.dropped_bytes !== null) {
+    const page = await source.lines({ from: 1, count: 1 }).catch(() => null);
+    view.dropTo(page?.kept_from ?? 1);
+  }
+}
+
+async function watchDropped() {
+  if (!document.hidden && !ended) {
+    await showDropped();
+  }
+  setTimeout(watchDropped, DROPPED_POLL_MS);
+}
+
 function showEnd(finalRecord) {
   ended = true;
   view.setLive(false);
   showConnection("ended");
+  showDropped();
   if (finalRecord) {
     showRecord(finalRecord);
   } else {
@@ -191,6 +219,7 @@ function showRecord(newRecord) {
   showActions();
   showFacts();
   showNotices();
+  view.setLimit(record.dropped_bytes === null ? null : record.max_log_bytes);
   view.setFooter(deleted ? "" : footerText());
   tick();
 }
@@ -254,6 +283,7 @@ function showFacts() {
   facts.push(["Stopped by", whoText(record.stopped_by)]);
   facts.push(["Source", record.source]);
   facts.push(["Exclusive", record.exclusive]);
+  facts.push(["Log", logText()]);
   for (const [name, value] of Object.entries(shownRequest())) {
     const shown = commandText({ command: value }) === commandText(record.request);
     if (!shown && value !== null && value !== "") {
@@ -309,6 +339,11 @@ function elapsedText() {
   }
   const ended = record.ended_at ? Date.parse(record.ended_at) : serverNow();
   return formatDuration(ended - Date.parse(record.started_at), { ticking: !record.ended_at });
+}
+
+function logText() {
+  const { log_bytes: bytes, dropped_bytes: dropped } = record;
+  return dropped ? `${formatBytes(bytes)}, the last ${formatBytes(bytes - dropped)} kept` : "";
 }
 
 function startedText() {
@@ -388,3 +423,4 @@ showRecord(record);
 open();
 setInterval(() => !document.hidden && tick(), TICK_MS);
 setTimeout(poll, POLL_MS);
+setTimeout(watchDropped, DROPPED_POLL_MS);

@@ -22,6 +22,20 @@ export function formatQuantity(count, singular, plural = `${singular}s`) {
   return `${formatCount(count)} ${count === 1 ? singular : plural}`;
 }
 
+const SIZES = ["bytes", "KB", "MB", "GB", "TB"];
+
+/** A number of bytes: "812 bytes", "1.2 GB", "100 GB". */
+export function formatBytes(bytes) {
+  let size = bytes;
+  let unit = 0;
+  while (size >= 999.5 && unit < SIZES.length - 1) {
+    size /= 1000;
+    unit += 1;
+  }
+  const text = unit > 0 && size < 9.95 ? size.toFixed(1).replace(/\.0$/, "") : Math.round(size);
+  return `${text} ${SIZES[unit]}`;
+}
+
 /**
  * A length of time: "< 0.1 s", "0.4 s", "12 s", "1 m 05 s", "2 h 03 m", "3 d 4 h".
  *

@@ -61,15 +61,32 @@ class Block {
   }
 }
 
+/** `page` from the beginning of a block on, where it begins with the log's first line that is left. */
+function fromBlock(page) {
+  const missing = page.from === page.kept_from ? (page.from - 1) % BLOCK_LINES : 0;
+  if (missing === 0) {
+    return page;
+  }
+  const fill = (value) => Array(missing).fill(value);
+  return {
+    ...page,
+    from: page.from - missing,
+    lines: [...fill(""), ...page.lines],
+    times: page.times && [...fill(null), ...page.times],
+  };
+}
+
 /**
  * - `fetchLines({from, count, times}, signal)`: a window of lines, as GET /logs/ID/lines gives it.
  * - `onLoaded()`: lines that were wanted have come, or their times.
+ * - `onDropped()`: the log has dropped lines since; `keptFrom` is the first that is left.
  * - `onFailed(error)`: they could not be had; it is tried again as long as they are wanted, and not
  *   told again before something has come.
  */
 export class LineStore {
   #fetchLines;
   #onLoaded;
+  #onDropped;
   #onFailed;
   #blocks = new Map();
   #requests = new Set();
@@ -81,16 +98,37 @@ export class LineStore {
   #tailStyle = "";
   #withTimes = false;
   #total = 0;
+  #keptFrom = 1;
 
-  constructor({ fetchLines, onLoaded, onFailed }) {
+  constructor({ fetchLines, onLoaded, onDropped, onFailed }) {
     this.#fetchLines = fetchLines;
     this.#onLoaded = onLoaded;
+    this.#onDropped = onDropped;
     this.#onFailed = onFailed;
   }
 
   /** How many complete lines the log has, as far as it is known. */
   get total() {
     return this.#total;
+  }
+
+  /** The number of the first line that the log still has, as far as it is known. */
+  get keptFrom() {
+    return this.#keptFrom;
+  }
+
+  /** The log has dropped all lines before `number`. */
+  dropTo(number) {
+    if (number <= this.#keptFrom) {
+      return;
+    }
+    this.#keptFrom = number;
+    for (const index of this.#blocks.keys()) {
+      if (index < blockIndex(number)) {
+        this.#blocks.delete(index);
+      }
+    }
+    this.#onDropped();
   }
 
   /** When line 1 was written, in ms since the epoch; null where it isn't known. */
@@ -132,17 +170,19 @@ export class LineStore {
     this.clear();
     // A window of very long lines is cut short; the stream brings the rest.
     this.#total = page.from + page.lines.length - 1;
+    this.#keptFrom = page.kept_from ?? 1;
     this.#note(page);
-    this.#put(page);
+    this.#put(fromBlock(page));
     this.#tailStyle = styleAfter(page.style ?? "", page.lines);
   }
 
   /** Goes on from `page`, which reaches to the log's end; what lies between can be fetched. */
   skipTo(page) {
     this.#total = Math.max(this.#total, page.from + page.lines.length - 1);
-    this.#put(page);
+    this.#put(fromBlock(page));
     this.#tailStyle = styleAfter(page.style ?? "", page.lines);
     this.#evict();
+    this.dropTo(page.kept_from ?? 1);
   }
 
   /** Forgets all lines; the next one appended is the first. */
@@ -153,6 +193,7 @@ export class LineStore {
     this.#requests.clear();
     this.#blocks.clear();
     this.#total = 0;
+    this.#keptFrom = 1;
     this.#tailStyle = "";
     this.startedMs = null;
   }
@@ -177,7 +218,7 @@ export class LineStore {
   want(ranges) {
     this.#wanted = [];
     for (const [first, last] of ranges) {
-      for (let index = blockIndex(Math.max(1, first)); index <= blockIndex(last); index += 1) {
+      for (let index = blockIndex(Math.max(this.#keptFrom, first)); index <= blockIndex(last); index += 1) {
         if (this.#wanted.at(-1) !== index) {
           this.#wanted.push(index);
         }
@@ -274,11 +315,11 @@ export class LineStore {
 
   async #fetch(from, to) {
     const abort = new AbortController();
-    const first = from * BLOCK_LINES + 1;
+    const first = Math.max(this.#keptFrom, from * BLOCK_LINES + 1);
     const request = { from, to, first, abort };
     this.#requests.add(request);
     try {
-      const query = { from: first, count: (to - from) * BLOCK_LINES, times: this.#withTimes };
+      const query = { from: first, count: to * BLOCK_LINES + 1 - first, times: this.#withTimes };
       const page = await this.#fetchLines(query, abort.signal);
       if (this.#requests.has(request)) {
         this.#loaded(request, page);
@@ -302,14 +343,16 @@ export class LineStore {
   #loaded(request, page) {
     this.#requests.delete(request);
     this.#hasFailed = false;
-    if (page.from !== request.first || page.lines.length === 0) {
+    const isWanted = page.from === request.first || page.from === page.kept_from;
+    if (!isWanted || page.lines.length === 0) {
       // The log is shorter than it was: a reset is on its way.
       this.#retryAt = performance.now() + RETRY_MS;
     } else {
       this.#note(page);
-      this.#put(page);
+      this.#put(fromBlock(page));
       this.#evict();
     }
+    this.dropTo(page.kept_from ?? 1);
     this.#onLoaded();
     this.#schedule();
   }

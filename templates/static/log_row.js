@@ -187,4 +187,12 @@ export class GapRow {
   show([first, last]) {
     this.#label.dataset.text = `⋯ ${formatQuantity(last - first + 1, "line")}`;
   }
+
+  /** Says that the lines up to `last` were dropped; `limit` is the size that is kept. */
+  showDropped(last, limit) {
+    const verb = last === 1 ? "was" : "were";
+    const kept = limit ? ` to keep this log within ${limit}` : "";
+    this.element.classList.add("is-dropped");
+    this.#label.dataset.text = `${formatQuantity(last, "older line")} ${verb} dropped${kept}`;
+  }
 }

@@ -12,6 +12,7 @@ import { EventStream } from "./event_stream.js";
  *
  * - `onLines(lines, text)`: complete lines, without their ends; `text` is all of them in one.
  * - `onPartial(text)`: the line being written right now; it stands until the next call of either.
+ * - `onGap()`: what comes next was dropped from the log; the lines go on with the first that is left.
  * - `onReset()`: the log was truncated or replaced; its lines come again from the first.
  * - `onEnd(record)`: everything was sent and nothing more will come. The record is null where the
  *   end was reached on an earlier connection.
@@ -31,6 +32,7 @@ export class LogStream {
       listeners: {
         message: (event) => this.#received(event),
         partial: (event) => callbacks.onPartial(event.data),
+        gap: (event) => this.#passedGap(event),
         reset: () => this.#reset(),
         end: (event) => this.#ended(JSON.parse(event.data)),
       },
@@ -58,6 +60,11 @@ export class LogStream {
       this.#cursor = event.lastEventId;
     }
     this.#callbacks.onLines(event.data.split("\n"), event.data);
+  }
+
+  #passedGap(event) {
+    this.#cursor = event.lastEventId;
+    this.#callbacks.onGap();
   }
 
   #reset() {

@@ -14,7 +14,7 @@
  */
 
 import { make } from "./dom.js";
-import { formatCount, formatQuantity } from "./format.js";
+import { formatBytes, formatCount, formatQuantity } from "./format.js";
 import { GotoBox } from "./goto_box.js";
 import { LineRows } from "./line_rows.js";
 import { BLOCK_LINES, LineStore } from "./line_store.js";
@@ -88,6 +88,7 @@ export class LogView {
   #isOpen = false;
   #isLive = true;
   #foldsSettled = false;
+  #limit = "";
 
   constructor(root, source) {
     this.#source = source;
@@ -96,6 +97,7 @@ export class LogView {
     this.#store = new LineStore({
       fetchLines,
       onLoaded: () => this.#schedule(),
+      onDropped: () => this.#dropped(),
       onFailed: (error) => this.#say(`Lines could not be loaded: ${error.message}`),
     });
     this.#rows = new LineRows(this.#store);
@@ -116,6 +118,16 @@ export class LogView {
   /** How many lines the log has, without the partial one. */
   get total() {
     return this.#store.total;
+  }
+
+  /** Tells within how many bytes the log is kept, by dropping its oldest lines; null for no limit. */
+  setLimit(bytes) {
+    this.#limit = bytes ? formatBytes(bytes) : "";
+  }
+
+  /** The log has dropped all lines before `number`. */
+  dropTo(number) {
+    this.#store.dropTo(number);
   }
 
   /** Whether the newest line is kept in sight. */
@@ -197,7 +209,11 @@ export class LogView {
 
   /** Goes to line `number`. */
   goToLine(number) {
-    const line = Math.max(1, Math.min(number, this.total));
+    const kept = this.#store.keptFrom;
+    if (number < kept && number > 1) {
+      this.#say(`Line ${formatCount(number)} isn't there any more: lines before ${formatCount(kept)} were dropped.`);
+    }
+    const line = Math.max(kept, Math.min(number, this.total));
     this.#reveal(line);
     this.#setFollowing(false);
     this.#scroller.goTo(this.#map.rowOf(line), { share: JUMP_SHARE });
@@ -345,7 +361,7 @@ export class LogView {
     } else if (target.closest("button.log-more")) {
       toggle(this.#whole, number);
       this.#scroller.refresh();
-    } else if (target.closest(".log-gap")) {
+    } else if (target.closest(".log-gap:not(.is-dropped)")) {
       this.#finder.toggleFilter();
       this.goToLine(Math.ceil(Number(target.closest(".log-gap").dataset.first)));
     }
@@ -393,11 +409,15 @@ export class LogView {
   }
 
   #showRow(row, element) {
-    const { number, gap } = this.#map.at(row);
+    const { number, gap, isDropped } = this.#map.at(row);
     if (gap) {
       const found = element?.logGap ?? new GapRow();
       found.element.dataset.first = gap[0];
-      found.show(gap);
+      if (isDropped) {
+        found.showDropped(gap[1], this.#limit);
+      } else {
+        found.show(gap);
+      }
       return found.element;
     }
     const found = element?.logRow ?? new LogRow(number, this.#source.rawLink);
@@ -567,8 +587,17 @@ export class LogView {
   #mapAll() {
     const { isFilter, matches, context } = this.#finder;
     this.#map = isFilter
-      ? RowMap.around(matches, context, this.total)
-      : RowMap.without(this.#marks.folds.hidden(), this.total);
+      ? RowMap.around(matches, context, this.total, this.#store.keptFrom)
+      : RowMap.without(this.#marks.folds.hidden(), this.total, this.#store.keptFrom);
+  }
+
+  // The lines in sight may be gone: then the view stands at the first that is left.
+  #dropped() {
+    const top = this.#map.count > 0 ? this.#scroller.place.key : 0;
+    if (!this.#following && top >= 1 && top < this.#store.keptFrom) {
+      this.#say("The lines that were here have been dropped from the log.");
+    }
+    this.#remap();
   }
 
   /** Shows other rows than before, with the line at the top of the view where it was. */
@@ -748,7 +777,8 @@ export class LogView {
       return [1, 0];
     }
     const [first, last] = this.#scroller.visibleRows;
-    return [Math.ceil(keyOf(this.#map.at(first))), Math.ceil(keyOf(this.#map.at(last)))];
+    const number = (row) => Math.max(this.#store.keptFrom, Math.ceil(keyOf(this.#map.at(row))));
+    return [number(first), number(last)];
   }
 
   #firstVisible() {

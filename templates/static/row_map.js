@@ -2,7 +2,8 @@
  * Which lines are shown, and in which row each stands. Pure.
  *
  * What is shown is a list of segments of consecutive lines. Between two of them lines are left out:
- * silently, where a fold is shut, or with a row that says how many, where a search filters.
+ * silently, where a fold is shut, or with a row that says how many, where a search filters. Where
+ * the log has dropped its first lines, the first row says so, and no segment reaches before `first`.
  */
 
 export class RowMap {
@@ -11,49 +12,51 @@ export class RowMap {
   #rows = [];
   #gapRows;
   #total;
+  #first;
   #count = 0;
 
   /**
    * `segments`: [first, last] line numbers, ascending and apart; the last may be empty (last =
-   * first - 1). `gapRows`: whether a gap takes a row.
+   * first - 1). `gapRows`: whether a gap takes a row. `first`: the first line that wasn't dropped.
    */
-  constructor(segments, total, { gapRows = false } = {}) {
+  constructor(segments, total, { gapRows = false, first = 1 } = {}) {
     this.#firsts = segments.map(([first]) => first);
     this.#lasts = segments.map(([, last]) => last);
     this.#gapRows = gapRows;
     this.#total = total;
+    this.#first = first;
     this.#number();
   }
 
   /** All lines but those in `hidden`, ascending intervals apart from each other. */
-  static without(hidden, total) {
+  static without(hidden, total, first = 1) {
     const segments = [];
-    let next = 1;
-    for (const [first, last] of hidden) {
-      if (first > next) {
-        segments.push([next, first - 1]);
+    let next = first;
+    for (const [start, end] of hidden) {
+      if (start > next) {
+        segments.push([next, start - 1]);
       }
-      next = last + 1;
+      next = Math.max(next, end + 1);
     }
     segments.push([next, Math.max(total, next - 1)]);
-    return new RowMap(segments, total);
+    return new RowMap(segments, total, { first });
   }
 
   /** The lines `matches` (ascending) with `context` lines around each, and rows for the gaps. */
-  static around(matches, context, total) {
+  static around(matches, context, total, first = 1) {
     const segments = [];
     let current = null;
-    for (const number of matches) {
-      const first = Math.max(1, number - context);
-      const last = Math.min(total, number + context);
-      if (current && first <= current[1] + 1) {
-        current[1] = last;
+    for (const number of matches.slice(lastAtMost(matches, first - 1) + 1)) {
+      const start = Math.max(first, number - context);
+      const end = Math.min(total, number + context);
+      if (current && start <= current[1] + 1) {
+        current[1] = end;
       } else {
-        current = [first, last];
+        current = [start, end];
         segments.push(current);
       }
     }
-    return new RowMap(segments, total, { gapRows: true });
+    return new RowMap(segments, total, { gapRows: true, first });
   }
 
   /** How many rows there are. */
@@ -73,8 +76,11 @@ export class RowMap {
     }
   }
 
-  /** What row `row` (from 0) shows: `{number}`, or `{gap: [first, last]}`. */
+  /** What row `row` (from 0) shows: `{number}`, or `{gap: [first, last], isDropped}`. */
   at(row) {
+    if (row === 0 && this.#first > 1) {
+      return { gap: [1, this.#first - 1], isDropped: true };
+    }
     const index = lastAtMost(this.#rows, row);
     if (index >= 0) {
       const number = this.#firsts[index] + row - this.#rows[index];
@@ -82,9 +88,9 @@ export class RowMap {
         return { number };
       }
     }
-    const before = index >= 0 ? this.#lasts[index] : 0;
+    const before = index >= 0 ? this.#lasts[index] : this.#first - 1;
     const after = index + 1 < this.#firsts.length ? this.#firsts[index + 1] : this.#total + 1;
-    return { gap: [before + 1, after - 1] };
+    return { gap: [before + 1, after - 1], isDropped: false };
   }
 
   /** The row of line `number`, or of the nearest shown one before it. */
@@ -118,8 +124,8 @@ export class RowMap {
   }
 
   #number() {
-    let row = 0;
-    let next = 1;
+    let row = this.#first > 1 ? 1 : 0;
+    let next = this.#first;
     this.#rows = this.#firsts.map((first, index) => {
       row += this.#gapRows && first > next ? 1 : 0;
       const at = row;
