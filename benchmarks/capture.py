@@ -4,7 +4,8 @@ A command prints by pipe: once captured as a deployment (timed by its record), o
 a file of the same file system, in turns. With `fold` the command itself is the slowest part and
 writes that file by itself; `cat` of a file in memory shows what the capture can take, and is
 compared with another `cat` at the pipe's other end. By terminal, it is compared with `script` of
-util-linux. Both ways must give the same bytes. At last, 1,000 deployments at once.
+util-linux. Both ways must give the same bytes. A log that drops its oldest part all the time is
+compared with one that doesn't. At last, 1,000 deployments at once.
 """
 
 from __future__ import annotations
@@ -35,6 +36,18 @@ from benchmarks.system import cpu_seconds, program, proportional_bytes, resident
 
 TARGET_RATIO = 0.8
 TARGET_PEAK_MB = 30.0
+TARGET_DROPPING_RATIO = 0.8
+_KEPT_BYTES = 100 * MB
+_SOURCES = """
+[sources.whole]
+type = "subprocess"
+tty = false
+[sources.dropping]
+type = "subprocess"
+tty = false
+max_log_bytes = {kept}
+when_log_full = "drop_oldest"
+"""
 _FOLD = "head -c 1G /dev/zero | tr '\\0' x | fold -w 99"
 _CAT_BYTES = 1000 * MB
 _TTY_BYTES = 100 * MB
@@ -136,6 +149,62 @@ def _without_script(file: BinaryIO) -> int:
     if not file.readline(500).startswith(b"Script started on "):
         file.seek(0)
     return end - file.tell()
+
+
+@dataclass(slots=True)
+class Dropping:
+    """MB/s of each run of a log that is kept, and of one that isn't; what that takes on disk."""
+
+    whole: list[float] = field(default_factory=list)
+    dropping: list[float] = field(default_factory=list)
+    most_bytes: int = 0
+
+    @property
+    def ratio(self) -> float:
+        """How fast the one that drops is, as a share of the other."""
+        return median(self.dropping) / median(self.whole)
+
+
+def measure_dropping(folder: Path, runs: int, *, quick: bool) -> Dropping:
+    """`cat` by pipe into logs of both kinds, in turns."""
+    large, config = folder / "large", folder / "dropping.toml"
+    write_lines(large, _CAT_BYTES // (2 if quick else 1))
+    config.write_text(_SOURCES.format(kept=_KEPT_BYTES))
+    found = Dropping()
+    with Server("--config", str(config)) as server:
+        for _ in range(runs):
+            found.whole.append(_cat(server, large, "whole")[0])
+            rate, most_bytes = _cat(server, large, "dropping")
+            found.dropping.append(rate)
+            found.most_bytes = max(found.most_bytes, most_bytes)
+    return found
+
+
+def _cat(server: Server, path: Path, source: str) -> tuple[float, int]:
+    """MB/s, and the most that the log took on disk."""
+    time.sleep(_SETTLE_SECONDS)
+    deployment_id = server.deploy(["cat", str(path)], source=source)["id"]
+    log = server.log_path(deployment_id)
+    most_bytes = 0
+    while server.record(deployment_id)["state"] in ("queued", "running"):
+        most_bytes = max(most_bytes, log.stat().st_blocks * 512)
+        time.sleep(0.01)
+    record = server.wait_for_end(deployment_id)
+    if record["state"] != "succeeded" or log.stat().st_size != path.stat().st_size:
+        raise BenchmarkError(f"the log is not what was printed: {record}")
+    seconds = seconds_between(record["started_at"], record["ended_at"])
+    server.remove(deployment_id)
+    return path.stat().st_size / seconds / MB, most_bytes
+
+
+def _report_dropping(report: Report, found: Dropping) -> None:
+    report.add(
+        f"capture of cat by pipe, kept within {_KEPT_BYTES // MB} MB",
+        f"{median(found.dropping):.0f} MB/s, {found.ratio:.2f} of the rate without a limit, "
+        f"at most {found.most_bytes / MB:.0f} MB on disk",
+        f"{TARGET_DROPPING_RATIO} of it",
+        met=found.ratio >= TARGET_DROPPING_RATIO,
+    )
 
 
 @dataclass(slots=True)
@@ -242,6 +311,8 @@ def _measure_all(args: argparse.Namespace) -> None:
     with Server() as server, tempfile.TemporaryDirectory(dir=shared_memory_dir()) as folder:
         for subject in _subjects(Path(folder), quick=args.quick):
             _report_subject(report, subject.name, measure(server, subject, runs))
+    with tempfile.TemporaryDirectory(dir=shared_memory_dir()) as folder:
+        _report_dropping(report, measure_dropping(Path(folder), runs, quick=args.quick))
     with Server() as server:
         _report_crowd(report, at_once, measure_at_once(server, at_once, seconds))
     report.finish()
