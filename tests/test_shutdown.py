@@ -139,7 +139,9 @@ def test_what_nobody_has_accepted_yet_is_answered_before_a_server_ends() -> None
         server.add_sockets([listening])
         with socket.create_connection(listening.getsockname()) as sock:
             sock.sendall(get_of("/"))
-            await server.stop_accepting()  # the loop has had no turn in which to accept it
+            await server.stop_accepting(
+                server.stop
+            )  # the loop has had no turn in which to accept it
             assert await server.drain(WAIT_SECONDS)
             return read_all(sock)
 

@@ -17,7 +17,7 @@ from typing import Any
 from weakref import WeakSet
 
 from tornado.ioloop import PeriodicCallback
-from tornado.web import Application, StaticFileHandler
+from tornado.web import Application, RequestHandler, StaticFileHandler
 
 from tornado_logs.access import ACCESS_FOLDER, AUDIT_FILE, Access
 from tornado_logs.audit import Audit
@@ -25,6 +25,7 @@ from tornado_logs.autostart import Autostart
 from tornado_logs.catalog import Catalog
 from tornado_logs.config import Config
 from tornado_logs.deployment import Record, State
+from tornado_logs.descriptors import has_room_for_a_viewer
 from tornado_logs.follower import Followers
 from tornado_logs.handlers.access import (
     AuditHandler,
@@ -44,6 +45,7 @@ from tornado_logs.registry import Registry
 from tornado_logs.retention import Keep, Retention
 from tornado_logs.search import SEARCHES_AT_A_TIME
 from tornado_logs.store import Deployments
+from tornado_logs.viewers import Viewers
 
 _START_SECONDS = 2.0
 _TOKEN_WATCH_MS = 1000
@@ -67,6 +69,7 @@ class Services:
         self.deployments = Deployments(data_dir, self.launcher)
         self.followers = Followers(self.deployments, config)
         self.live = Live(config.ping_seconds)
+        self.viewers = Viewers(config, has_room_for_a_viewer)
         self.search_slots = asyncio.Semaphore(SEARCHES_AT_A_TIME)
         self.autostart = Autostart(
             self.sources, self.deployments, self.launcher.launch, config.rescan_seconds
@@ -145,11 +148,18 @@ class Services:
         return record
 
 
+class _Application(Application):
+    def log_request(self, handler: RequestHandler) -> None:
+        """Not those who are told to come again: they would fill the server's log."""
+        if not (isinstance(handler, BaseHandler) and handler.was_put_off):
+            super().log_request(handler)
+
+
 def make_app(services: Services) -> Application:
     """The URLs. An id is anything without a slash: what isn't one is a 404 of its handler's."""
     given = {"services": services}
     templates = str(files("tornado_logs.templates"))
-    return Application(
+    return _Application(
         [
             (r"/", IndexHandler, given),
             (r"/events", EventsHandler, given),

@@ -30,6 +30,7 @@ from tornado_logs.access import ACCESS_FOLDER, AUDIT_FILE, TOKENS_FILE
 from tornado_logs.app import Services, make_app
 from tornado_logs.audit import Audit
 from tornado_logs.config import Config, ConfigError, read_config
+from tornado_logs.connections import Connections
 from tornado_logs.deployment import timestamp
 from tornado_logs.http_server import DrainingServer
 from tornado_logs.registry import RegistryError
@@ -203,19 +204,22 @@ async def _serve_requests(
         make_app(services),
         max_header_size=65536,
         max_body_size=_MAX_FORM_BYTES,
+        idle_connection_timeout=services.config.header_seconds,
+        body_timeout=services.config.body_seconds,
     )
-    server.add_sockets(sockets)
+    connections = Connections(server, sockets, services.config.stall_seconds)
+    connections.start()
     on_ready()
     await stopped.wait()
     if life_fd is not None:
         loop.remove_reader(life_fd)
     _end_at_once_if_told_again(loop, (signal.SIGTERM,) if is_worker else _STOPS)
-    await _end(server, services)
+    await _end(server, connections, services)
 
 
-async def _end(server: DrainingServer, services: Services) -> None:
+async def _end(server: DrainingServer, connections: Connections, services: Services) -> None:
     """Answer what was asked by now, within `shutdown_seconds`; end what has no end of its own."""
-    await server.stop_accepting()
+    await server.stop_accepting(connections.close)
     services.end_streams()
     was_all_answered = await server.drain(services.config.shutdown_seconds)
     services.close()

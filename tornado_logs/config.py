@@ -80,6 +80,48 @@ SETTINGS: tuple[Option, ...] = (
         minimum=0,
     ),
     Option(
+        "max_viewers",
+        int,
+        20_000,
+        "How many streams may be open at a time; each worker counts its own.",
+        minimum=1,
+    ),
+    Option(
+        "max_viewers_per_address",
+        int,
+        10_000,
+        "How many of them one client's address may have, of each worker's.",
+        minimum=1,
+    ),
+    Option(
+        "max_viewers_per_deployment",
+        int,
+        20_000,
+        "How many of them may be of one deployment, of each worker's.",
+        minimum=1,
+    ),
+    Option(
+        "header_seconds",
+        float,
+        75.0,
+        "How long a connection may take to its next request; a proxy should close sooner.",
+        minimum=0.1,
+    ),
+    Option(
+        "body_seconds",
+        float,
+        60.0,
+        "How long a request's body may take to arrive.",
+        minimum=0.1,
+    ),
+    Option(
+        "stall_seconds",
+        float,
+        300.0,
+        "A client that takes nothing of what is sent for this long is disconnected.",
+        minimum=0.1,
+    ),
+    Option(
         "max_line_bytes",
         int,
         65536,
@@ -288,6 +330,12 @@ class Config:
     workers: int = 1
     ping_seconds: float = 15.0
     retry_ms: int = 1000
+    max_viewers: int = 20_000
+    max_viewers_per_address: int = 10_000
+    max_viewers_per_deployment: int = 20_000
+    header_seconds: float = 75.0
+    body_seconds: float = 60.0
+    stall_seconds: float = 300.0
     max_line_bytes: int = 65536
     partial_seconds: float = 0.05
     max_body_bytes: int = 1_048_576

@@ -1,9 +1,9 @@
 """Tornado's HTTP server, which can end without cutting off the answers that it owes.
 
 server = DrainingServer(application)
-server.add_sockets(sockets)
+connections = Connections(server, sockets, stall_seconds)
 ...
-await server.stop_accepting()
+await server.stop_accepting(connections.close)
 was_all_answered = await server.drain(5.0)
 """
 
@@ -56,12 +56,12 @@ class DrainingServer(HTTPServer):
         self._busy.discard(server_conn)
         self._has_answered.set()
 
-    async def stop_accepting(self) -> None:
-        """Take what has come by now, connections and requests, and no connection after that."""
+    async def stop_accepting(self, stop: Callable[[], None]) -> None:
+        """Take what has come by now, connections and requests, and `stop` to take more."""
         # One waits to be accepted, then to be read, then to be parsed: each takes a turn.
         for _ in range(_TURNS):
             await asyncio.sleep(0)
-        self.stop()
+        stop()
         for _ in range(_TURNS):
             await asyncio.sleep(0)
 

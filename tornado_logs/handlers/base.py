@@ -21,6 +21,7 @@ from tornado_logs.config import CLOSED, shorten
 from tornado_logs.deployment import Record
 from tornado_logs.disk import EXHAUSTED, is_full, reason
 from tornado_logs.tokens import Role, TokenError
+from tornado_logs.viewers import RETRY_AFTER_SECONDS, Seat, TooManyViewersError
 
 if TYPE_CHECKING:
     from tornado_logs.app import Services
@@ -103,6 +104,7 @@ class BaseHandler(RequestHandler):
     services: Services
     client: Client
     user: User | None = None
+    was_put_off = False  # told to come again later
 
     def initialize(self, services: Services) -> None:
         """Tornado's hook for what the application gives its handlers."""
@@ -238,6 +240,14 @@ class BaseHandler(RequestHandler):
     def end_stream(self) -> None:
         """The server ends: come to an end, if the answer would go on for ever."""
 
+    def admit(self, deployment_id: str = "") -> Seat:
+        """One more viewer: who makes this request. Raises UserError (429 or 503)."""
+        try:
+            return self.services.viewers.admit(self.client.address, deployment_id)
+        except TooManyViewersError as error:
+            status = 429 if error.of_address else 503
+            raise UserError(status, str(error), retry_after_seconds=RETRY_AFTER_SECONDS) from error
+
     def disconnect(self) -> None:
         """Close the connection, without an end: a viewer who wants more comes back."""
         connection = self.request.connection
@@ -347,9 +357,10 @@ class BaseHandler(RequestHandler):
         self._allow_origin()  # Tornado has dropped the headers that were set
         if status_code == HTTPStatus.UNAUTHORIZED:
             self.set_header("WWW-Authenticate", 'Bearer realm="tornado-logs"')
-        if isinstance(error, UserError) and error.retry_after_seconds is not None:
-            self.set_header("Retry-After", str(error.retry_after_seconds))
         sentence = error.sentence if isinstance(error, UserError) else _sentence(status_code)
+        if isinstance(error, UserError) and error.retry_after_seconds is not None:
+            self.was_put_off = True
+            self.set_header("Retry-After", str(error.retry_after_seconds))
         if self.wants(JSON, HTML) == HTML:
             self.render(
                 "error.html",
@@ -363,7 +374,10 @@ class BaseHandler(RequestHandler):
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """What a client got wrong is a line of the access log, not a fault of the server's."""
-        if not isinstance(value, UserError):
+        refusal = _system_refusal(value)
+        if refusal is not None and refusal.retry_after_seconds is not None:
+            logger.error("cannot answer %s %r: %s", self.request.method, self.request.path, value)
+        elif not isinstance(value, UserError):
             super().log_exception(typ, value, tb)
         elif value.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             request = f"{self.request.method} {self.request.path!r}"
@@ -389,7 +403,10 @@ def _system_refusal(error: BaseException | None) -> UserError | None:
         return UserError(507, f"the server's disk is full ({reason(error)}); make room there")
     if isinstance(error, MemoryError) or error.errno in EXHAUSTED:
         return UserError(
-            503, f"the server can't do more at a time ({reason(error)}); try again soon"
+            503,
+            f"the server can't do more at a time ({reason(error)}); try again in "
+            f"{RETRY_AFTER_SECONDS} seconds",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
         )
     if error.errno in (errno.EIO, errno.EROFS):
         return UserError(500, f"the server's disk fails ({reason(error)}); its log says more")

@@ -112,15 +112,27 @@ class DeploymentsHandler(StreamingHandler):
             raise UserError(
                 400, "a POST starts a deployment anew; go on reading with GET /logs/<id> instead"
             )
-        record = self._start(self._fields())
+        given, wanted = self._fields(), self.wants(JSON, HTML, EVENTS, TEXT)
+        if wanted in (EVENTS, TEXT):
+            await self._start_and_stream(given, raw=wanted == TEXT)
+            return
+        record = self._start(given)
         self.set_header("Location", f"/deployments/{record.id}")
-        wanted = self.wants(JSON, HTML, EVENTS, TEXT)
         if wanted == HTML:
             self.redirect(f"/deployments/{record.id}", status=303)
-        elif wanted == JSON:
-            self.write_json(self.services.deployments.summary(record), 201)
         else:
-            await self.stream(record, raw=wanted == TEXT)
+            self.write_json(self.services.deployments.summary(record), 201)
+
+    async def _start_and_stream(self, given: dict[str, Any], *, raw: bool) -> None:
+        seat = self.admit()  # before the command is started: whoever is refused may ask again
+        try:
+            record = self._start(given)
+        except BaseException:
+            seat.release()
+            raise
+        seat.watch(record.id)
+        self.set_header("Location", f"/deployments/{record.id}")
+        await self.stream(record, raw=raw, seat=seat)
 
     def _start(self, given: dict[str, Any]) -> Record:
         own = {key: given.pop(key, None) for key in _OWN_FIELDS}

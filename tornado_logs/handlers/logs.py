@@ -77,7 +77,7 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
         self.deployment = self.record(path)
         if self.deployment.state.is_final:
             await self._pass_dropped()
-            await StaticFileHandler.get(self, path, include_body)
+            await self._send_file(include_body=include_body)
         elif include_body:
             await self.stream(self.deployment, raw=True)
         else:
@@ -96,6 +96,14 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
             return place.offset if place.has_line else log.size()
         finally:
             log.close()
+
+    async def _send_file(self, *, include_body: bool) -> None:
+        seat = self.admit(self.deployment.id) if include_body else None
+        try:
+            await StaticFileHandler.get(self, self.deployment.id, include_body)
+        finally:
+            if seat is not None:
+                seat.release()
 
     def get_absolute_path(self, root: str, path: str) -> str:  # type: ignore[override]
         """The log's file; the id was checked by then."""

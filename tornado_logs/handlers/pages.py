@@ -142,6 +142,7 @@ class EventsHandler(BaseHandler):
     async def get(self) -> None:
         """Send changes until the viewer goes. What changed twice meanwhile is sent once."""
         self._wanted = list_filter(self)
+        seat = self.admit()
         self.set_event_headers()
         changes = _Changes()
         unlisten = self.services.deployments.listen(changes.add)
@@ -152,6 +153,7 @@ class EventsHandler(BaseHandler):
                 await self._streaming
         finally:
             unlisten()
+            seat.release()
 
     async def _stream(self, changes: _Changes) -> None:
         config = self.services.config

@@ -9,12 +9,13 @@ from functools import partial
 from typing import Any
 
 from tornado.http1connection import HTTP1Connection
-from tornado.iostream import IOStream, StreamClosedError
+from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
 
 from tornado_logs import sse
 from tornado_logs.deployment import Record
-from tornado_logs.follower import Follower, Framing, Position
+from tornado_logs.follower import Follower, Followers, Framing, Position
 from tornado_logs.handlers.base import TEXT, BaseHandler, UserError
+from tornado_logs.viewers import Seat
 
 
 class StreamingHandler(BaseHandler):
@@ -37,21 +38,28 @@ class StreamingHandler(BaseHandler):
             if isinstance(connection, HTTP1Connection):
                 connection.close()
 
-    async def stream(self, record: Record, *, raw: bool) -> None:
-        """Answer the request with the log of this deployment."""
-        await self.follow(record, partial(self._stream, raw=raw))
+    async def stream(self, record: Record, *, raw: bool, seat: Seat | None = None) -> None:
+        """Answer the request with this deployment's log. `seat`: what the viewer has already."""
+        seat = seat or self.admit(record.id)
+        await self._follow(record, partial(self._stream, seat=seat, raw=raw), seat)
 
     async def follow(
         self, record: Record, answer: Callable[[Follower], Coroutine[Any, Any, bool]]
     ) -> None:
-        """Answer with what `answer` sends while it follows the log; cancel it if the viewer goes.
+        """Answer with what `answer` sends as it follows the log; cancel it if the viewer goes."""
+        await self._follow(record, answer, self.admit(record.id))
 
-        It returns whether it has left the follower to somebody else, who releases it then.
-        """
+    async def _follow(
+        self, record: Record, answer: Callable[[Follower], Coroutine[Any, Any, bool]], seat: Seat
+    ) -> None:
+        """`answer` returns whether it has left follower and seat to another, who releases them."""
         try:
             follower = self.services.followers.follow(record)
-        except FileNotFoundError:
-            raise UserError(404, f"the log of {record.id} was deleted") from None
+        except BaseException as error:
+            seat.release()
+            if isinstance(error, FileNotFoundError):
+                raise UserError(404, f"the log of {record.id} was deleted") from None
+            raise
         self._streaming = asyncio.create_task(answer(follower))
         self.services.streams.add(self)
         taken = False
@@ -67,7 +75,7 @@ class StreamingHandler(BaseHandler):
             if ending is not None:
                 ending.cancel()
             if not taken:
-                self.services.followers.release(follower)
+                _let_go(self.services.followers, follower, seat)
 
     def _disconnect_later(self) -> asyncio.TimerHandle | None:
         """A share link holds for a while, and so does what is read by it."""
@@ -77,8 +85,8 @@ class StreamingHandler(BaseHandler):
         seconds = max(0.0, user.until - time.time())
         return asyncio.get_running_loop().call_later(seconds, self.disconnect)
 
-    async def _stream(self, follower: Follower, *, raw: bool) -> bool:
-        """Send the log; whether somebody else does, and has taken the follower along."""
+    async def _stream(self, follower: Follower, *, seat: Seat, raw: bool) -> bool:
+        """Send the log; whether somebody else does, and has taken follower and seat along."""
         cursor = None if raw else self._cursor()
         if cursor is not None and cursor.ended:
             offset = follower.offset_of(cursor)
@@ -90,8 +98,8 @@ class StreamingHandler(BaseHandler):
         await self.flush()  # the headers, at once
         if stream := self._plain_stream():
             self.detach()
-            release = partial(self.services.followers.release, follower)
-            self.services.live.take(stream, follower, position, release)
+            on_gone = partial(_let_go, self.services.followers, follower, seat)
+            self.services.live.take(stream, follower, position, on_gone)
             return True
         await self._send(follower, position)
         return False
@@ -106,7 +114,8 @@ class StreamingHandler(BaseHandler):
             return None
         if self.request.version != "HTTP/1.1" or not isinstance(connection, HTTP1Connection):
             return None
-        return connection.stream if type(connection.stream) is IOStream else None
+        stream = connection.stream
+        return None if isinstance(stream, SSLIOStream) or stream.closed() else stream
 
     async def _send(self, follower: Follower, position: Position) -> None:
         """The way that always works: HTTP/1.0, TLS."""
@@ -159,3 +168,9 @@ class StreamingHandler(BaseHandler):
         except FileNotFoundError:
             raise UserError(404, f"the log of {follower.record.id} was deleted") from None
         return follower.begin(start, framing, partial=wants_partial)
+
+
+def _let_go(followers: Followers, follower: Follower, seat: Seat) -> None:
+    """The viewer has gone. Bound to no handler: none is kept for as long as a stream is open."""
+    followers.release(follower)
+    seat.release()
