@@ -21,6 +21,7 @@ from sse_client import open_stream, parse
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from tornado_logs.connections import Connections
 from tornado_logs.http_server import DrainingServer
 
 BODY = json.dumps({"command": "echo ran"}).encode()
@@ -136,12 +137,12 @@ def test_what_nobody_has_accepted_yet_is_answered_before_a_server_ends() -> None
     async def serve() -> bytes:
         server = DrainingServer(Application([(r"/(.*)", Hello)]))
         (listening,) = bind_sockets(0, "127.0.0.1")
-        server.add_sockets([listening])
+        connections = Connections(server, [listening], stall_seconds=60)
+        connections.start()
         with socket.create_connection(listening.getsockname()) as sock:
             sock.sendall(get_of("/"))
-            await server.stop_accepting(
-                server.stop
-            )  # the loop has had no turn in which to accept it
+            # The loop has had no turn in which to accept it.
+            await server.stop_accepting(connections.close)
             assert await server.drain(WAIT_SECONDS)
             return read_all(sock)
 

@@ -10,18 +10,11 @@ so where that is `n`, at least n descriptors are open.
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 
 _RESERVE_SHARE = 8
-_SCARCITY = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _LEAST_RESERVE, _MOST_RESERVE = 32, 1024
-
-
-def is_scarcity(error: object) -> bool:
-    """Whether this error says that nothing is wrong but that the system has no more to give."""
-    return isinstance(error, OSError) and error.errno in _SCARCITY
 
 
 def reserve() -> int:

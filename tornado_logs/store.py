@@ -101,6 +101,8 @@ class Deployments:
         self._rechecks: dict[tuple[str, Callable[[str], None]], asyncio.TimerHandle] = {}
         self._alive_checks: PeriodicCallback | None = None
         self._all_read = asyncio.Event()
+        self._unread: set[str] = set()  # there was no descriptor to read them with
+        self._unread_timer: asyncio.TimerHandle | None = None
         self._waiting_ids: list[str] = []
         self._waiting_until = 0.0
         self._queue_news: asyncio.TimerHandle | None = None
@@ -157,8 +159,9 @@ class Deployments:
             self._alive_checks.stop()
         for task in self._tasks:
             task.cancel()
-        for timer in self._rechecks.values():
-            timer.cancel()
+        for timer in (*self._rechecks.values(), self._unread_timer):
+            if timer is not None:
+                timer.cancel()
         if self._queue_news is not None:
             self._queue_news.cancel()
 
@@ -413,12 +416,24 @@ class Deployments:
         except (OSError, ValueError) as error:
             known = self._records.get(deployment_id)
             if isinstance(error, OSError) and error.errno in EXHAUSTED:
-                self._later(deployment_id, _RECHECK_SECONDS, self._refresh)
+                self._read_later(deployment_id)
                 if known is not None:
                     return known
             record = self._bare(deployment_id)
             record.error = f"its record {deployment_id}.json can't be read: {error}"
             return record
+
+    def _read_later(self, deployment_id: str) -> None:
+        # Not by `_later`, which knows one thing to do for each: it may be another by now.
+        if not self._unread:
+            loop = asyncio.get_running_loop()
+            self._unread_timer = loop.call_later(_RECHECK_SECONDS, self._read_unread)
+        self._unread.add(deployment_id)
+
+    def _read_unread(self) -> None:
+        unread, self._unread = self._unread, set()
+        for deployment_id in unread:
+            self._refresh(deployment_id)
 
     def _forget(self, deployment_id: str) -> None:
         if self._watch is not None and not os.path.isdir(self.data_dir):
