@@ -2,7 +2,7 @@
  * The small light that tells whether what the page shows is live.
  */
 
-const LOOKS = { live: "on", connecting: "wait", reconnecting: "wait", paused: "off" };
+const LOOKS = { live: "on", connecting: "wait", reconnecting: "wait", full: "wait", paused: "off" };
 
 /**
  * Drives `element`, which holds a `.light-text`: its look follows the state, its text is said by

@@ -32,6 +32,7 @@ const LIGHT_TEXTS = {
   connecting: "Connecting",
   live: "Live",
   reconnecting: "Reconnecting",
+  full: "Full: trying again",
   paused: "Paused",
   ended: "Ended",
   gone: "Deleted",

@@ -22,6 +22,7 @@ const LIGHT_TEXTS = {
   connecting: "Connecting",
   live: "Live",
   reconnecting: "Reconnecting",
+  full: "Full: trying again",
   paused: "Paused",
   ended: "Not live",
   gone: "Not live",

@@ -8,6 +8,7 @@
  */
 
 const WAITS_SECONDS = [1, 2, 4, 8, 15];
+const NO_ANSWER = { status: 0, retryAfterSeconds: 0 };
 const CLOCK_MS = 5000;
 // No timer of ours is that late unless the machine slept, and then the connection is dead.
 const ASLEEP_MS = 20000;
@@ -23,8 +24,9 @@ export function backoffSeconds(failures) {
  * - `url()` gives the address for each attempt.
  * - `listeners` maps an event's type to a function of the MessageEvent.
  * - `onOpen()` is called each time a connection stands, before its events.
- * - `onState(state, waitSeconds)`: "connecting", "live", "reconnecting" (with the wait), "paused"
- *   (the page is hidden), "ended" (the server says there is nothing more), "gone" (404).
+ * - `onState(state, waitSeconds)`: "connecting", "live", "reconnecting" or "full" (with the wait),
+ *   "paused" (the page is hidden), "ended" (the server says there is nothing more), "gone" (404).
+ *   "full": the server has as many viewers as it takes (503 or 429, with Retry-After).
  */
 export class EventStream {
   #url;
@@ -69,6 +71,7 @@ export class EventStream {
 
   #disconnect() {
     clearTimeout(this.#retryTimer);
+    this.#retryTimer = 0;
     this.#source?.close();
     this.#source = null;
   }
@@ -103,10 +106,9 @@ export class EventStream {
     this.#disconnect();
     this.#failures += 1;
     const seconds = backoffSeconds(this.#failures);
-    this.#onState("reconnecting", seconds);
-    this.#retryTimer = setTimeout(() => this.#connect(), seconds * 1000);
-    // The browser doesn't tell why it was refused: a 204 or a 404 is final, a 502 is not.
-    const status = refused ? await this.#status() : 0;
+    const timer = this.#retryIn(seconds, "reconnecting");
+    // The browser doesn't tell why it was refused: a 204 or a 404 is final, a 502 or 503 is not.
+    const { status, retryAfterSeconds } = refused ? await this.#ask() : NO_ANSWER;
     if (status === 401) {
       // The session is over: the page's URL leads to the sign-in, and back.
       location.reload();
@@ -115,15 +117,29 @@ export class EventStream {
       this.stop();
       this.#onState(status === 204 ? "ended" : "gone");
     }
+    if (retryAfterSeconds > 0 && timer === this.#retryTimer) {
+      clearTimeout(timer);
+      this.#retryIn(Math.max(seconds, retryAfterSeconds), "full");
+    }
   }
 
-  async #status() {
+  /** Tells of the wait, and connects after it; the timer. */
+  #retryIn(seconds, state) {
+    this.#onState(state, seconds);
+    this.#retryTimer = setTimeout(() => this.#connect(), seconds * 1000);
+    return this.#retryTimer;
+  }
+
+  async #ask() {
     const abort = new AbortController();
     try {
       const headers = { Accept: "text/event-stream" };
-      return (await fetch(this.#url(), { headers, signal: abort.signal })).status;
+      const answer = await fetch(this.#url(), { headers, signal: abort.signal });
+      const isFull = answer.status === 503 || answer.status === 429;
+      const retryAfterSeconds = isFull ? Number(answer.headers.get("Retry-After")) : 0;
+      return { status: answer.status, retryAfterSeconds };
     } catch {
-      return 0;
+      return NO_ANSWER;
     } finally {
       abort.abort();
     }

@@ -5,6 +5,9 @@
 import { backoffSeconds } from "./event_stream.js";
 import { lastAtMost } from "./row_map.js";
 
+const IS_FULL = [429, 503];
+const AWAY = "The server can't be reached.";
+
 /** The lines of `matches` (ascending) next after `number`, or before it; null if there is none. */
 export function nextMatch(matches, number) {
   return matches[lastAtMost(matches, number) + 1] ?? null;
@@ -39,7 +42,7 @@ export class LogSearch {
   done = false;
   /** A sentence, where the search can't go on. */
   error = "";
-  /** A sentence while the server is away: what was found before stands until it is back. */
+  /** A sentence while the server is away or full: what was found before stands until it is back. */
   trouble = "";
 
   constructor({ search, onChange, once = false }) {
@@ -138,18 +141,18 @@ export class LogSearch {
       return;
     }
     this.#abort = null;
-    if (error.status >= 400 && error.status < 500) {
+    if (error.status >= 400 && error.status < 500 && error.status !== 429) {
       Object.assign(this, { error: error.message, trouble: "", done: true });
       this.#onChange();
     } else {
-      this.#again(query);
+      this.#again(query, IS_FULL.includes(error.status) ? "The server is full." : AWAY);
     }
   }
 
-  #again(query) {
+  #again(query, why = AWAY) {
     this.#failures += 1;
     const seconds = backoffSeconds(this.#failures);
-    this.trouble = `The server can't be reached. The search begins again within ${seconds} s.`;
+    this.trouble = `${why} The search begins again within ${seconds} s.`;
     this.#onChange();
     this.#retryTimer = setTimeout(() => {
       this.#retryTimer = 0;

@@ -16,8 +16,8 @@ import { EventStream } from "./event_stream.js";
  * - `onReset()`: the log was truncated or replaced; its lines come again from the first.
  * - `onEnd(record)`: everything was sent and nothing more will come. The record is null where the
  *   end was reached on an earlier connection.
- * - `onState(state, waitSeconds)`: "connecting", "live", "reconnecting" (with the wait), "paused"
- *   (the page is hidden), "ended", "gone" (the log was deleted).
+ * - `onState(state, waitSeconds)`: "connecting", "live", "reconnecting" or "full" (with the wait),
+ *   "paused" (the page is hidden), "ended", "gone" (the log was deleted).
  */
 export class LogStream {
   #cursor;
