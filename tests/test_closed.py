@@ -35,6 +35,7 @@ from tornado_logs.tokens import Role, TokenError, TokenFile
 SECRET_LINE = "what only those who are let in may read"
 DASHBOARD = "https://dash.example.com"
 CONFIG = f"""
+max_refused_sign_ins = 1000
 trusted_proxies = ["10.9.9.9"]
 user_header = "X-Remote-User"
 allowed_origins = ["{DASHBOARD}"]
@@ -1562,3 +1563,63 @@ def test_a_large_request_to_start_something_is_still_answered_in_a_sentence(
     answer = closed.server.http.post("/deployments", content=b"x" * 3_000_000)
     assert answer.status_code == 413
     assert "1,048,576" in answer.json()["error"]
+
+
+# --- strangers who try again and again
+
+
+def test_a_stranger_does_not_fill_the_audit_with_wrong_tokens(
+    make_server: Callable[..., Server], capfd: pytest.CaptureFixture[str]
+) -> None:
+    closed = Closed(make_server("max_refused_sign_ins = 3"))
+    before = len(closed.audit())
+    for number in range(20):
+        answer = closed.ask("POST", "/login", data={"token": f"wrong{number}"})
+        if number < 3:
+            the_sentence(answer, 401)
+            continue
+        assert "max_refused_sign_ins" in the_sentence(answer, 429)
+        assert 0 < int(answer.headers["Retry-After"]) <= 60
+    entries = closed.audit()[before:]
+    assert [entry["action"] for entry in entries] == ["sign-in refused"] * 4
+    assert ["note" in entry for entry in entries] == [False, False, False, True]
+    # It has locked out nobody, not even at its own address.
+    assert closed.session("viewer")
+    assert len(capfd.readouterr().err.splitlines()) < 10
+
+
+def test_one_stranger_does_not_shut_out_another(make_server: Callable[..., Server]) -> None:
+    server = make_server(f"max_refused_sign_ins = 1\n{PROXY_CONFIG}")
+    closed = Closed(server)
+
+    def ask(address: str) -> int:
+        headers = {"X-Forwarded-For": address}
+        return closed.ask("POST", "/login", data={"token": "x"}, headers=headers).status_code
+
+    assert [ask("10.1.1.1"), ask("10.1.1.1"), ask("10.1.1.2")] == [401, 429, 401]
+
+
+def test_many_addresses_do_not_fill_the_audit_either(make_server: Callable[..., Server]) -> None:
+    closed = Closed(make_server(PROXY_CONFIG))
+    before = len(closed.audit())
+    with httpx.Client(base_url=closed.server.url) as http:
+        for number in range(150):
+            headers = {"X-Forwarded-For": f"10.1.1.{number}"}
+            answer = http.post("/login", data={"token": "x"}, headers=headers)
+            assert answer.status_code == 401  # none of them has had its share
+    entries = closed.audit()[before:]
+    assert len(entries) == 101
+    assert "note" in entries[-1]
+
+
+def test_refusals_do_not_fill_the_servers_log(
+    make_server: Callable[..., Server], capfd: pytest.CaptureFixture[str]
+) -> None:
+    closed = Closed(make_server())
+    capfd.readouterr()
+    with httpx.Client(base_url=closed.server.url) as http:
+        for _ in range(150):
+            assert http.get("/deployments").status_code == 401
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 101
+    assert "too many" in lines[-1]

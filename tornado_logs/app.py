@@ -20,6 +20,7 @@ from tornado.ioloop import PeriodicCallback
 from tornado.web import Application, RequestHandler, StaticFileHandler
 
 from tornado_logs.access import ACCESS_FOLDER, AUDIT_FILE, Access
+from tornado_logs.attempts import Attempts
 from tornado_logs.audit import Audit
 from tornado_logs.autostart import Autostart
 from tornado_logs.catalog import Catalog
@@ -78,6 +79,8 @@ class Services:
         self.retention = Retention(self.deployments, keep)
         access_dir = os.path.join(data_dir, ACCESS_FOLDER)
         self.access = Access(config, access_dir)
+        self.refused_sign_ins = Attempts()
+        self.refusals = Attempts()
         self.audit = Audit(os.path.join(access_dir, AUDIT_FILE))
         self.streams: WeakSet[BaseHandler] = WeakSet()
         self._token_watch = PeriodicCallback(self._end_streams_of_the_revoked, _TOKEN_WATCH_MS)

@@ -122,6 +122,13 @@ SETTINGS: tuple[Option, ...] = (
         minimum=0.1,
     ),
     Option(
+        "max_refused_sign_ins",
+        int,
+        10,
+        "How many wrong tokens an address may sign in with, in a minute.",
+        minimum=1,
+    ),
+    Option(
         "max_line_bytes",
         int,
         65536,
@@ -336,6 +343,7 @@ class Config:
     header_seconds: float = 75.0
     body_seconds: float = 60.0
     stall_seconds: float = 300.0
+    max_refused_sign_ins: int = 10
     max_line_bytes: int = 65536
     partial_seconds: float = 0.05
     max_body_bytes: int = 1_048_576

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from tornado.escape import json_decode
@@ -14,6 +15,8 @@ from tornado_logs.tokens import Role
 _DEFAULT_SHARE_SECONDS = 7 * 86400
 _MAX_SHARE_SECONDS = 90 * 86400
 _MAX_ENTRIES = 10_000
+# In a minute, of all addresses together: somebody may have many.
+_MAX_REFUSED_IN_ALL = 100
 
 
 class SignInHandler(BaseHandler):
@@ -35,7 +38,7 @@ class SignInHandler(BaseHandler):
         with knowing_tokens():
             signed_in = access.sign_in(self.get_body_argument("token", "").strip())
         if signed_in is None:
-            self.audit("sign-in refused")
+            self._refuse()
             if self.wants(JSON, HTML) == JSON:
                 raise UserError(401, "this is no token of this server, or no longer")
             self.set_status(401)
@@ -46,6 +49,22 @@ class SignInHandler(BaseHandler):
         self.audit("sign-in")
         self.redirect(local_path(self.get_body_argument("next", "/")), status=303)
         return None
+
+    def _refuse(self) -> None:
+        """Put it down, not without end: that would fill the disk. Raises UserError (429)."""
+        attempt = self.services.refused_sign_ins.add(self.client.address)
+        most, most_in_all = self.services.config.max_refused_sign_ins, _MAX_REFUSED_IN_ALL
+        if attempt.number <= most and attempt.number_in_all <= most_in_all:
+            self.audit("sign-in refused")
+        elif attempt.number == most + 1 <= most_in_all or attempt.number_in_all == most_in_all + 1:
+            self.audit("sign-in refused", note="there are too many: the next are not put down")
+        if attempt.number > most:
+            raise UserError(
+                429,
+                f"none of your last {most} tokens was one of this server's: that is enough for a "
+                "minute (max_refused_sign_ins); a right one is taken at any time",
+                retry_after_seconds=math.ceil(attempt.seconds_left),
+            )
 
     def _ask(self, next_path: str, *, refused: bool = False) -> None:
         self.render(

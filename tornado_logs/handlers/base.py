@@ -45,6 +45,9 @@ class UserError(HTTPError):
         self.retry_after_seconds = retry_after_seconds
 
 
+_MAX_REFUSALS, _MAX_REFUSALS_IN_ALL = 100, 1000
+"""How many refusals the server's log tells of in a minute: of one address, and of all."""
+
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -380,8 +383,18 @@ class BaseHandler(RequestHandler):
         elif not isinstance(value, UserError):
             super().log_exception(typ, value, tb)
         elif value.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            request = f"{self.request.method} {self.request.path!r}"
-            logger.warning("refused %s from %s: %s", request, self.client.address, value.sentence)
+            self._log_refusal(value)
+
+    def _log_refusal(self, error: UserError) -> None:
+        """Not without end, or a stranger could fill the disk."""
+        address = self.client.address
+        attempt = self.services.refusals.add(address)
+        if attempt.number > _MAX_REFUSALS or attempt.number_in_all > _MAX_REFUSALS_IN_ALL:
+            return
+        request = f"{self.request.method} {self.request.path!r}"
+        logger.warning("refused %s from %s: %s", request, address, error.sentence)
+        if attempt.number == _MAX_REFUSALS or attempt.number_in_all == _MAX_REFUSALS_IN_ALL:
+            logger.warning("there are too many: the next, for a minute, are not told of")
 
 
 class NotFoundHandler(BaseHandler):
