@@ -23,6 +23,7 @@ class Viewer(threading.Thread):
         self.lines: list[str] = []
         self.ids: list[str] = []
         self.resets = 0
+        self.connections = 0
         self.has_ended = False
         self.gave_up = False
         self._last_id = ""
@@ -40,6 +41,7 @@ class Viewer(threading.Thread):
     def _connect(self) -> None:
         headers = {"Last-Event-ID": self._last_id} if self._last_id else {}
         with httpx.stream("GET", self.url, headers=headers, timeout=10, verify=False) as answer:
+            self.connections += 1
             event: dict[str, list[str]] = {}
             for line in split_lines(answer):
                 if line:

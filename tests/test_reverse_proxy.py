@@ -10,12 +10,14 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from conftest import WAIT_SECONDS, Server, free_port, wait_for
+from returning_viewer import Viewer
 from sse_client import Stream, lines_of, open_stream, read_events
 
 PAGE = (Path(__file__).parent.parent / "docs" / "reverse-proxy.md").read_text()
@@ -513,3 +515,48 @@ def test_nginx_with_its_defaults_is_live_and_whole(tmp_path: Path, server: Serve
             assert_lines_come_one_by_one(
                 stream, lambda number: (tmp_path / f"post{number}").touch()
             )
+
+
+def has_lines(server: Server, deployment_id: str, count: float) -> bool:
+    return server.log(deployment_id).count(b"\n") > count
+
+
+class _By:
+    """What a returning viewer takes of a server: here, where the proxy is."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
+def test_viewers_by_nginx_with_its_defaults_have_each_line_once_though_it_is_restarted(
+    tmp_path: Path, server: Server
+) -> None:
+    """With its buffers, and an end that it makes of a connection anywhere, also within an event."""
+    nginx = Nginx(tmp_path, server)
+    nginx.write_main(
+        f"server {{ listen 127.0.0.1:{nginx.plain_port};"
+        f" location / {{ proxy_pass {server.url}; }} }}\n"
+    )
+    count = 6000
+    # Each restart comes when so much was written: the viewers are in the midst of it.
+    command = f"for i in $(seq 1 {count}); do echo $i; [ $((i % 20)) != 0 ] || sleep 0.01; done"
+    with running(nginx):
+        deployment_id = server.deploy(command, tty=False)["id"]
+        by: Any = _By(f"http://127.0.0.1:{nginx.plain_port}")
+        viewers = [
+            Viewer(by, deployment_id, query)
+            for query in ("", "batch=1", "partial=1", "tail=100000")
+        ]
+        for viewer in viewers:
+            viewer.start()
+        for share in (0.2, 0.5, 0.8):
+            wait_for(partial(has_lines, server, deployment_id, share * count), "so much of it")
+            nginx.stop()
+            nginx.start()
+        for viewer in viewers:
+            viewer.join(60)
+    expected = [str(number) for number in range(1, count + 1)]
+    for viewer in viewers:
+        assert viewer.lines == expected
+        assert viewer.resets == 0
+        assert viewer.connections > 2

@@ -284,7 +284,7 @@ class Goings:
 
 
 def test_each_viewer_gives_its_seat_back_however_it_goes(
-    make_server: Callable[..., Server],
+    make_server: Callable[..., Server], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """More of each kind than there are seats: one that wasn't given back would be missed."""
     server = make_server(f"max_viewers = {SEATS}\nstall_seconds = 2")
@@ -309,3 +309,4 @@ def test_each_viewer_gives_its_seat_back_however_it_goes(
         what = f"the seats of those of the kind {kind!r}"
         free = wait_for(lambda: (count := free_seats()) >= SEATS and count, what)
         assert free == SEATS, f"more than {what}"
+    assert "Traceback" not in capfd.readouterr().err
