@@ -73,7 +73,7 @@ class Connection(IOStream):
         super().__init__(sock)
         self.has_moved = False
         self._connections = connections
-        connections.open.add(self)
+        connections.open[self] = None
 
     def write_to_fd(self, data: memoryview) -> int:
         """See BaseIOStream: only what the socket didn't take at once comes by here again."""
@@ -83,7 +83,7 @@ class Connection(IOStream):
 
     def close_fd(self) -> None:
         """See BaseIOStream."""
-        self._connections.open.discard(self)
+        self._connections.open.pop(self, None)
         super().close_fd()
 
 
@@ -97,7 +97,7 @@ class Connections:
         self._server = server
         self._sockets = sockets
         self._stall_seconds = stall_seconds
-        self.open: set[Connection] = set()
+        self.open: dict[Connection, None] = {}  # an ordered set, and half as large as one
         self._loop = asyncio.get_running_loop()
         self._rest: asyncio.TimerHandle | None = None
         self._silent_until = 0.0
