@@ -276,6 +276,15 @@ def wait_for_the_end_of(sock: socket.socket) -> None:
     wait_for(lambda: not server_end(sock, port), "the end of a connection that takes nothing")
 
 
+def has_queue(server: Server, sock: socket.socket) -> bool:
+    """Whether bytes for this client wait in the server's kernel, more than it has read."""
+    here = sock.getsockname()[1]
+    (queue,) = re.findall(
+        rf":{server.port:04X} \w+:{here:04X} 01 (\w+):", Path("/proc/net/tcp").read_text()
+    )
+    return int(queue, 16) > 500_000
+
+
 def server_end(sock: socket.socket, port: int) -> list[str]:
     """The timer (see proc(5)) of the server's end of this connection, as long as it stands."""
     here = sock.getsockname()[1]
@@ -341,6 +350,25 @@ def test_a_viewer_that_takes_nothing_is_let_go_and_comes_back_by_its_cursor(
             rest += sock.recv(1 << 20)
     lines += lines_of(parse(rest.partition(b"\r\n\r\n")[2]))
     assert lines == [str(number) for number in range(1, LINES + 1)]
+
+
+def test_those_who_take_nothing_share_what_waits_for_them(server: Server) -> None:
+    """A block of short lines is a megabyte and more on the wire."""
+    running = server.deploy(f"{STALLED}; sleep 1000", tty=False)["id"]
+    path = f"/logs/{running}"
+    wait_for(lambda: server.log(running).endswith(b"\n%d\n" % LINES), "a long log")
+    with open_stream(server.http, path) as stream:
+        stream.wait(lambda: len(stream.raw) > 4_000_000, "some blocks")
+    before = memory_bytes(server)
+    with contextlib.ExitStack() as stack:
+        stalled = []
+        for _ in range(60):
+            sock = stack.enter_context(connect(server, receive_bytes=4096))
+            ask(sock, path, EVENTS)
+            assert sock.recv(1)
+            stalled.append(sock)
+        wait_for(lambda: all(has_queue(server, sock) for sock in stalled), "all to fall behind")
+        assert memory_bytes(server) - before < 30_000_000
 
 
 def test_a_download_that_takes_nothing_is_let_go_and_goes_on_by_its_range(

@@ -255,7 +255,15 @@ class Viewer:
             with contextlib.suppress(OSError):  # the stream finds out for itself
                 sent_bytes = self.stream.socket.sendmsg(parts)
         if sent_bytes < sum(map(len, parts)):
-            await self.stream.write(memoryview(b"".join(parts))[sent_bytes:])
+            await self._write_rest(parts, sent_bytes)
+
+    async def _write_rest(self, parts: tuple[bytes, ...], sent_bytes: int) -> None:
+        # No copy: all who fall behind in a block, and may stay there for long, share its bytes.
+        for part in parts:
+            if sent_bytes < len(part):
+                written = self.stream.write(memoryview(part)[sent_bytes:])
+            sent_bytes = max(0, sent_bytes - len(part))
+        await written
 
     async def _next(self) -> bytes | None:
         """What to send next; None where the viewer can join a group, and after the end."""
