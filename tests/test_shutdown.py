@@ -193,15 +193,19 @@ def test_a_client_that_does_not_go_on_holds_nobody_up_for_longer_than_is_said(
         assert sock.recv(1000) == b""
 
 
+@pytest.mark.parametrize("leaves", [False, True])
 def test_a_window_that_takes_for_ever_holds_nobody_up_for_longer_than_is_said(
-    make_server: Callable[..., Server],
+    make_server: Callable[..., Server], leaves: bool
 ) -> None:
     server = make_server("shutdown_seconds = 0.3")
     with open(server.data_dir / "huge.log", "wb") as log:
         log.truncate(1 << 39)  # no block of it is on the disk, and no line end in it
     server.wait_for_state("huge", "running", "finished")
-    with connect(server, get_of("/logs/huge/lines?from=-3")):
+    with connect(server, get_of("/logs/huge/lines?from=-3")) as sock:
         server.http.get("/presets")
+        if leaves:
+            sock.close()
+            server.http.get("/presets")
         tell(server)
         assert end_of(server) == 0
 

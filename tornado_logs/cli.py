@@ -217,17 +217,19 @@ async def _serve_requests(
     await _end(server, connections, services)
 
 
-async def _end(server: DrainingServer, connections: Connections, services: Services) -> None:
+async def _end(
+    server: DrainingServer, connections: Connections, services: Services
+) -> NoReturn:
     """Answer what was asked by now, within `shutdown_seconds`; end what has no end of its own."""
     await server.stop_accepting(connections.close)
     services.end_streams()
-    was_all_answered = await server.drain(services.config.shutdown_seconds)
+    await server.drain(services.config.shutdown_seconds)
     services.close()
     await server.close_all_connections()
-    if not was_all_answered:
-        # A thread that reads a huge log for one of them would hold us up until it has done so.
-        sys.stdout.flush()
-        os._exit(0)
+    # Not by a return: a thread that reads a huge log for somebody, who may have gone long ago,
+    # would hold us up until it has done so. Nothing is left to be saved.
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _end_at_once_if_told_again(
