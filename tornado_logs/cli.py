@@ -217,9 +217,7 @@ async def _serve_requests(
     await _end(server, connections, services)
 
 
-async def _end(
-    server: DrainingServer, connections: Connections, services: Services
-) -> NoReturn:
+async def _end(server: DrainingServer, connections: Connections, services: Services) -> NoReturn:
     """Answer what was asked by now, within `shutdown_seconds`; end what has no end of its own."""
     await server.stop_accepting(connections.close)
     services.end_streams()

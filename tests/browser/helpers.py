@@ -126,6 +126,7 @@ def overflow_px(page: Page) -> int:
 def finished_log(server: Server, name: str, *pieces: bytes) -> str:
     """A log of an hour ago, as a capture process would have written it: a piece each second."""
     path = server.data_dir.parent / f"{name}.log"
+    assert not (server.data_dir / path.name).exists(), "each log of a server has its own name"
     clock = iter(range(START_SECONDS, START_SECONDS + 10_000))
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     writer = JournalWriter(fd, str(path.with_suffix(".idx")), clock=lambda: float(next(clock)))

@@ -25,6 +25,12 @@ from .helpers import (
 TICKER = 'i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo "line $i"; sleep {pause}; done'
 
 
+@pytest.fixture
+def server(lasting_server: Server) -> Server:
+    """One for all tests of this module: they leave it as it was, each beside its own logs."""
+    return lasting_server
+
+
 def ticker(lines: int, pause: float) -> str:
     """A command that writes numbered lines, one each `pause` seconds."""
     return TICKER.format(lines=lines, pause=pause)
@@ -125,9 +131,11 @@ def test_a_killed_server_costs_the_view_no_line_and_repeats_none(
     assert page.evaluate("window.neverReloaded") is True
 
 
-def test_a_hidden_tab_holds_no_connection_and_misses_nothing(page: Page, server: Server) -> None:
+def test_a_hidden_tab_holds_no_connection_and_misses_nothing(
+    page: Page, server: Server, tmp_path: Path
+) -> None:
     """It goes on after the last line it has."""
-    gate = server.data_dir.parent / "gate"
+    gate = tmp_path / "gate"
     deployment_id = launch(
         server, f"seq 1 50; while [ ! -e '{gate}' ]; do sleep 0.05; done; seq 51 100"
     )
@@ -241,9 +249,9 @@ def test_links_lead_to_the_web_alone(page: Page, server: Server) -> None:
     expect(links).to_have_attribute("rel", re.compile("noopener"))
 
 
-def test_a_progress_bar_is_one_live_line(page: Page, server: Server) -> None:
+def test_a_progress_bar_is_one_live_line(page: Page, server: Server, tmp_path: Path) -> None:
     """It moves in place, and only what it came to stays."""
-    gate = server.data_dir.parent / "gate"
+    gate = tmp_path / "gate"
     script = (
         "echo start; i=0; while [ ! -e '%s' ]; do i=$((i+1)); printf '\\rstep %%d' $i; "
         "sleep 0.05; done; printf '\\rdone    \\n'"
@@ -279,10 +287,10 @@ def test_a_flood_keeps_the_page_small_and_its_numbers_true(page: Page, server: S
 
 
 def test_lines_beyond_the_view_are_loaded_when_the_reader_wants_them(
-    page: Page, server: Server
+    page: Page, server: Server, tmp_path: Path
 ) -> None:
     """While a reader looks at old lines a flood is only counted."""
-    gate = server.data_dir.parent / "gate"
+    gate = tmp_path / "gate"
     deployment_id = launch(
         server, f"seq 1 500; while [ ! -e '{gate}' ]; do sleep 0.05; done; seq 501 60000; sleep 600"
     )

@@ -31,6 +31,12 @@ PIECE = b"x" * 1_000_000
 MOST_CHARS = 1_000_000
 
 
+@pytest.fixture
+def server(lasting_server: Server) -> Server:
+    """One for all tests of this module: they leave it as it was, each beside its own logs."""
+    return lasting_server
+
+
 def expect_alive(page: Page) -> None:
     """The tab answers to keys, and holds no more than it shows."""
     page.get_by_role("log").focus()
@@ -52,7 +58,9 @@ def test_a_log_of_one_long_line_shows_its_beginning_and_offers_the_rest(
     page: Page, server: Server, end: bytes
 ) -> None:
     """As a file, byte for byte: no tab could show it."""
-    name = finished_log(server, "one", *[PIECE] * (LONG_BYTES // len(PIECE)), end)
+    name = finished_log(
+        server, "ended" if end else "cut", *[PIECE] * (LONG_BYTES // len(PIECE)), end
+    )
     open_log(page, server, name)
     expect(text_of(page, 1)).to_have_text(re.compile("^x{20000}\n?$"))
     expect(page.locator(".tools-count")).to_have_text("1 line")

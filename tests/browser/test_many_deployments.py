@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from conftest import Server as FolderServer
 from playwright.sync_api import Page, expect
 
 from tornado_logs.deployment import Record, State, timestamp
@@ -40,16 +43,17 @@ def record_of(number: int) -> Record:
 
 
 @pytest.fixture
-def server(make_server: Callable[..., Server]) -> Server:
+def server(tmp_path: Path) -> Iterator[Server]:
     """A server that finds them when it starts."""
-    server = make_server()
-    server.kill()
+    server = FolderServer(tmp_path)
+    server.data_dir.mkdir()
     for number in range(COUNT):
         record = record_of(number)
         (server.data_dir / f"{record.id}.json").write_text(json.dumps(record.to_json()))
         (server.data_dir / f"{record.id}.log").write_text(f"last line of {number}\n")
-    server.start()
-    return server
+    with contextlib.closing(server):
+        server.start()
+        yield server
 
 
 def test_the_list_of_many_shows_its_newest_and_stays_live(page: Page, server: Server) -> None:

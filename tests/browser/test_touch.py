@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
@@ -75,6 +75,12 @@ class Finger:
 
 
 @pytest.fixture
+def server(lasting_server: Server) -> Server:
+    """One for all tests of this module: they leave it as it was, each beside its own logs."""
+    return lasting_server
+
+
+@pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
     """A page on a phone."""
     context = browser.new_context(
@@ -106,9 +112,10 @@ def block() -> bytes:
     return b"".join(b"%-18d.\n" % number for number in range(1, BLOCK_LINES + 1))
 
 
-def big_log(server: Server) -> str:
+@pytest.fixture(scope="module")
+def big(lasting_server: Server) -> str:
     """A log of five million lines, whose index knows the place of every hundred thousandth."""
-    return finished_log(server, "big", *[block()] * (BIG_LINES // BLOCK_LINES))
+    return finished_log(lasting_server, "big", *[block()] * (BIG_LINES // BLOCK_LINES))
 
 
 def expect_line(page: Page, number: int) -> None:
@@ -194,10 +201,10 @@ def test_a_swipe_stops_following_and_one_to_the_bottom_starts_it(
 
 
 def test_a_big_log_moves_as_far_as_the_finger_and_never_back(
-    page: Page, server: Server, finger: Finger
+    page: Page, server: Server, big: str, finger: Finger
 ) -> None:
     """In its middle, where a pixel of the scrolled space stands for a dozen of its own."""
-    open_log(page, server, f"{big_log(server)}#L2500000")
+    open_log(page, server, f"{big}#L2500000")
     expect_line(page, 2_500_000)
     wait_for_rest(page)
     for px in (250, 250, -200):
@@ -218,10 +225,10 @@ def test_a_big_log_moves_as_far_as_the_finger_and_never_back(
 
 
 def test_the_grip_reaches_every_part_of_a_big_log(
-    page: Page, server: Server, finger: Finger
+    page: Page, server: Server, big: str, finger: Finger
 ) -> None:
     """It comes with scrolling, tells the line, and goes to either end; at the last it follows."""
-    open_log(page, server, big_log(server))
+    open_log(page, server, big)
     expect_line(page, BIG_LINES)
     grip = page.locator(".log-grip")
     expect(grip).to_be_hidden()
@@ -338,8 +345,11 @@ def test_all_that_a_thumb_uses_is_large_enough_for_it(
     expect(page.get_by_role("textbox", name="Search the whole log")).to_be_hidden()
 
 
-def test_the_list_too_is_large_enough_for_a_thumb(page: Page, server: Server) -> None:
+def test_the_list_too_is_large_enough_for_a_thumb(
+    page: Page, make_server: Callable[..., Server]
+) -> None:
     """Its rows are links as a whole."""
+    server = make_server()
     launch(server, "true")
     page.goto(server.url)
     expect(page.locator(".row")).to_have_count(1)
