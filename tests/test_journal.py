@@ -13,16 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tornado_logs import journal
+from tornado_logs import journal, log_index
 from tornado_logs.journal import (
     BLOCK_BYTES,
     JournalWriter,
     LineTooLongError,
     LogFile,
     LongLine,
-    NoTimesError,
     block_lines,
 )
+from tornado_logs.log_index import NoTimesError
 
 
 class Clock:
@@ -204,7 +204,8 @@ def test_lines_are_found_by_number_with_an_index_and_without(
 def test_lines_of_a_bare_log_are_found_across_scanned_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_SCAN_BYTES", 1000)
+    for module in (journal, log_index):
+        monkeypatch.setattr(module, "SCAN_BYTES", 1000)
     data = b"".join(b"line %d\n" % n for n in range(5000))
     log = open_log(tmp_path, data)
     starts = [0]

@@ -13,7 +13,8 @@ import pytest
 from conftest import Server, drop_log
 from test_wire import deploy_bytes, gated, numbered
 
-from tornado_logs.journal import JournalWriter, LogFile, NoTimesError
+from tornado_logs.journal import JournalWriter, LogFile
+from tornado_logs.log_index import NoTimesError
 from tornado_logs.style import style_after
 from tornado_logs.window import STYLE_BYTES, style_at
 

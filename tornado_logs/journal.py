@@ -6,58 +6,49 @@ r"""One log on disk: append to it, read blocks of it from an offset, find its li
     log = LogFile("data/x.log")                        # in any number of readers
     block = log.read_block(0, log.size())              # Block(start=0, end=8, data=b"one\ntwo\n")
 
-The log holds the bytes of its source and nothing else. The index beside it holds checkpoints, so
-that a line of a log of any size is found by a short scan; without an index (a bare log), the
-reader makes checkpoints of its own, in memory.
-
-The index: records of 24 bytes, little-endian. The first: `TLOGIDX1`, the log's mark (8 hex digits),
-the time it was made. Each other: the time, the byte offset that the log had reached, the number of
-LFs before it. Times are microseconds since 1970, UTC.
+The log holds the bytes of its source and nothing else. The index beside it (`log_index`) holds
+checkpoints, so that a line of a log of any size is found by a short scan.
 
 The oldest part of a log may be dropped to keep it small (`LogLimit`): offsets and line numbers stay
 what they were, and what is left begins with the first line that is there as a whole. How much was
 dropped, the file itself tells (`holes`); a reader may hear of it while it reads, or afterwards.
-What the index had of that part is dropped too, but for its first block.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import re
 import stat
-import struct
 import threading
 import time
 import zlib
-from bisect import bisect_left, bisect_right
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from tornado_logs import holes, sse
 from tornado_logs.disk import EXHAUSTED
+from tornado_logs.log_index import (
+    CHECKPOINT_BYTES,
+    DISK_BLOCK_BYTES,
+    SCAN_BYTES,
+    Checkpoints,
+    FalseIndexError,
+    FileCheckpoints,
+    IndexWriter,
+    NoTimesError,
+    ScannedCheckpoints,
+    mark_of_index,
+    open_checkpoints,
+    read_pieces,
+)
 
 BLOCK_BYTES = 256 * 1024
 """How much of a log is read, encoded and sent at a time."""
 
-CHECKPOINT_BYTES = 1024 * 1024
 CHECKPOINT_SECONDS = 0.01
-_MAX_GAP_BYTES = 4 * CHECKPOINT_BYTES  # as much is read to check what one says
-
-_MAGIC = b"TLOGIDX1"
-_HEADER = struct.Struct("<8s8sQ")
-_CHECKPOINT = struct.Struct("<QQQ")
-_SCAN_BYTES = 1024 * 1024
-_ENTRIES = 4096  # of an index, read at a time
 _MARK_BYTES = 256
-_BLOCK_BYTES = 4096  # what a hole begins and ends with, at least
 _MOST_STEP_BYTES = 64 * 1024 * 1024
-_INDEX_STEP_BYTES = 64 * 1024  # the index is dropped by so much at a time
-_MOST_SCANS = 64  # of logs without an index; that of 10 GB takes 1 MB
-_INDEX_HEAD = re.compile(_MAGIC + rb"[0-9a-f]{8}")
 
 UNSETTLED_MARK = "00000000"
 
@@ -146,7 +137,7 @@ class JournalWriter:
         self._lines = 0
         self._checkpoint_offset = 0
         self._checkpoint_time = 0.0
-        self._index = _IndexWriter(index_path, clock())
+        self._index = IndexWriter(index_path, clock())
 
     def append(self, piece: bytes) -> None:
         """Write all of `piece`. Raises OSError, with what could be written in the log.
@@ -208,7 +199,7 @@ class JournalWriter:
     def _drop_oldest(self, limit: LogLimit) -> None:
         """Raises OSError."""
         block = os.fstat(self._log_fd).st_blksize
-        block = block if _BLOCK_BYTES < block <= limit.step_bytes // 2 else _BLOCK_BYTES
+        block = block if DISK_BLOCK_BYTES < block <= limit.step_bytes // 2 else DISK_BLOCK_BYTES
         end = self.offset - (limit.max_bytes - limit.step_bytes)
         end += -end % block
         holes.punch(self._log_fd, self.dropped_bytes, end)
@@ -244,12 +235,14 @@ class JournalWriter:
         """Somebody else cut or wrote the log: its offsets mean something else from here on."""
         self._index.restart(self._clock())
         self.offset = os.fstat(self._log_fd).st_size
-        self.dropped_bytes = min(self.dropped_bytes, self.offset // _BLOCK_BYTES * _BLOCK_BYTES)
+        self.dropped_bytes = min(
+            self.dropped_bytes, self.offset // DISK_BLOCK_BYTES * DISK_BLOCK_BYTES
+        )
         offset = self._lines = 0
         try:
             # Opened by path: the log's own descriptor is for appending only.
             with open(self._log_path, "rb", buffering=0) as log:
-                for piece in _pieces(log.fileno(), self.offset):
+                for piece in read_pieces(log.fileno(), self.offset):
                     offset += len(piece)
                     self._lines += piece.count(b"\n")
                     self._index.add(self._clock(), offset, self._lines)
@@ -258,100 +251,12 @@ class JournalWriter:
         self._checkpoint_offset, self._checkpoint_time = -1, 0.0
 
 
-class _IndexWriter:
-    """Writes an index. A log is whole without one, so nothing that fails here is an error."""
-
-    def __init__(self, path: str, now: float) -> None:
-        self.reached = 0  # the offset of the last checkpoint that is in the index
-        self._path = path
-        self._dropped_bytes = _BLOCK_BYTES  # from the end of the first block on
-        self._fd = -1
-        with contextlib.suppress(OSError):
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-        self._begin(now)
-
-    def restart(self, now: float) -> None:
-        """Begin anew, by another mark: what the index says is of a log that is no more."""
-        self.reached = -1
-        if self._fd >= 0 and self._empty():
-            self._begin(now)
-
-    def add(self, now: float, offset: int, lines: int) -> None:
-        """Add a checkpoint, if it can be written."""
-        if self._write(_CHECKPOINT.pack(int(now * 1e6), offset, lines)):
-            self.reached = offset
-
-    def drop_before(self, offset: int) -> None:
-        """Drop all but the last checkpoint before `offset`; the block with the header stays."""
-        size = _CHECKPOINT.size
-        with contextlib.suppress(OSError):  # it is small
-            count = max(0, self._end // size - 1)
-            kept = bisect_right(range(count), offset, key=self._offset_of)
-            end = kept * size // _BLOCK_BYTES * _BLOCK_BYTES
-            if end - self._dropped_bytes >= _INDEX_STEP_BYTES:
-                holes.punch(self._fd, self._dropped_bytes, end)
-                self._dropped_bytes = end
-
-    def _offset_of(self, number: int) -> int:
-        data = os.pread(self._fd, _CHECKPOINT.size, (number + 1) * _CHECKPOINT.size)
-        return int(_CHECKPOINT.unpack(data)[1])
-
-    def give_up(self) -> None:
-        """Leave an index that says nothing, and write on it no more."""
-        if self._fd >= 0 and self._empty():
-            self.close()
-
-    def close(self) -> None:
-        """Close its file, if it is open."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _begin(self, now: float) -> None:
-        """Now or never: a mark that came to be later would make cursors false that are out."""
-        self._end = 0
-        self._dropped_bytes = _BLOCK_BYTES
-        mark = os.urandom(4).hex().encode()
-        if not self._write(_HEADER.pack(_MAGIC, mark, int(now * 1e6))):
-            self.give_up()
-
-    def _write(self, entry: bytes) -> bool:
-        # Not by appending: the next one stands in the place of one that was written in part.
-        try:
-            written = os.pwrite(self._fd, entry, self._end) if self._fd >= 0 else 0
-        except OSError:
-            return False
-        if written < len(entry):
-            return False
-        self._end += written
-        return True
-
-    def _empty(self) -> bool:
-        try:
-            os.ftruncate(self._fd, 0)
-        except OSError:
-            self.close()
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
-            return False
-        return True
-
-
 def _full_sentence(limit: LogLimit, cannot_drop: str) -> str:
     reached = f"its log reached max_log_bytes = {limit.max_bytes}, so the run was stopped"
     if cannot_drop:
         reason = "the file system of the data folder can't drop the beginning of a file"
         return f"{reached}: {reason} ({cannot_drop})"
     return f'{reached}; a larger limit, or when_log_full = "drop_oldest", lets it go on'
-
-
-def _pieces(fd: int, end: int, start: int = 0) -> Iterator[bytes]:
-    while start < end:
-        piece = os.pread(fd, min(_SCAN_BYTES, end - start), start)
-        if not piece:  # cut meanwhile
-            return
-        yield piece
-        start += len(piece)
 
 
 class LogFile:
@@ -370,7 +275,7 @@ class LogFile:
         if not stat.S_ISREG(os.fstat(self.fd).st_mode):
             os.close(self.fd)
             raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
-        self._index: _Checkpoints | None = None
+        self._index: Checkpoints | None = None
         self._index_lock = threading.Lock()
 
     def close(self) -> None:
@@ -423,7 +328,7 @@ class LogFile:
     def _place_after(self, start: int) -> Place:
         """Of the first line that begins at `start` or later."""
         offset = start - 1
-        for piece in _pieces(self.fd, self.size(), offset):
+        for piece in read_pieces(self.fd, self.size(), offset):
             line_end = piece.find(b"\n") + 1
             if line_end:
                 offset += line_end
@@ -435,9 +340,9 @@ class LogFile:
         """How many LFs there are before `end`, where the checkpoint before it may be too far."""
         offset, lines = self._ask(lambda known: known.before_offset(end, self.size()))
         if offset >= self.first_byte() or not self.has_index:
-            return lines + sum(piece.count(b"\n") for piece in _pieces(self.fd, end, offset))
+            return lines + sum(piece.count(b"\n") for piece in read_pieces(self.fd, end, offset))
         offset, lines = self._ask(lambda known: known.after_offset(end, self.size()))
-        return lines - sum(piece.count(b"\n") for piece in _pieces(self.fd, offset, end))
+        return lines - sum(piece.count(b"\n") for piece in read_pieces(self.fd, offset, end))
 
     def is_at_path(self) -> bool:
         """Whether the path still names this file, not another and not none."""
@@ -457,14 +362,11 @@ class LogFile:
         UNSETTLED_MARK as long as that isn't whole. Raises OSError where that can't be told now.
         """
         try:
-            with open(_index_path(self.path), "rb") as file:
-                header = file.read(_HEADER.size)
+            if mark := mark_of_index(self.path):
+                return mark
         except OSError as error:
             if error.errno in EXHAUSTED:  # it passes; another mark would send viewers back
                 raise
-            header = b""
-        if _INDEX_HEAD.match(header):
-            return header[8:16].decode()
         head = self.read(0, _MARK_BYTES)
         if b"\n" not in head and len(head) < _MARK_BYTES:
             return UNSETTLED_MARK
@@ -531,7 +433,7 @@ class LogFile:
         """Search on for the line's end, through `max_bytes` at most; whether there is more."""
         limit = min(size, line.scanned + max_bytes)
         while line.scanned < limit:
-            piece = self.read(line.scanned, min(_SCAN_BYTES, limit - line.scanned))
+            piece = self.read(line.scanned, min(SCAN_BYTES, limit - line.scanned))
             end = piece.find(b"\n")
             _note_redraw(line, piece if end < 0 else piece[:end])
             if end >= 0:
@@ -584,7 +486,7 @@ class LogFile:
 
     def _scan_for_line(self, start: Place, number: int) -> Place | None:
         offset, lines = start.offset, start.lines
-        for piece in _pieces(self.fd, self.size(), offset):
+        for piece in read_pieces(self.fd, self.size(), offset):
             count = piece.count(b"\n")
             if lines + count >= number:
                 return Place(offset + _nth_line_end(piece, number - lines), number)
@@ -609,7 +511,7 @@ class LogFile:
                 offset, lines = first.offset, first.lines
             if offset > end:
                 raise DroppedError(f"the log has dropped what was at offset {end}")
-            count = lines + sum(piece.count(b"\n") for piece in _pieces(self.fd, end, offset))
+            count = lines + sum(piece.count(b"\n") for piece in read_pieces(self.fd, end, offset))
             if offset == end or self.first_byte() <= offset:
                 return count
 
@@ -636,7 +538,7 @@ class LogFile:
         """
         first = self.first_place().offset
         while end > first:
-            start = max(first, end - _SCAN_BYTES)
+            start = max(first, end - SCAN_BYTES)
             piece = self.read(start, end - start)
             count = piece.count(b"\n")
             if count >= number:
@@ -667,27 +569,26 @@ class LogFile:
     @property
     def has_index(self) -> bool:
         """Whether lines are found, and counted, without reading the log."""
-        return isinstance(self._checkpoints(), _FileCheckpoints)
+        return isinstance(self._checkpoints(), FileCheckpoints)
 
-    def _ask(self, question: Callable[[_Checkpoints], _Answer]) -> _Answer:
+    def _ask(self, question: Callable[[Checkpoints], _Answer]) -> _Answer:
         """The answer by the index, or without it once that is found to be false."""
         try:
             return question(self._checkpoints())
-        except _FalseIndexError:
+        except FalseIndexError:
             with self._index_lock:
-                self._index = _ScannedCheckpoints(self)
+                self._index = ScannedCheckpoints(self)
             return question(self._index)
 
-    def _checkpoints(self) -> _Checkpoints:
+    def _checkpoints(self) -> Checkpoints:
         with self._index_lock:
             if self._index is None:
-                found = _FileCheckpoints.open(self)  # which may be empty, and false for that
-                self._index = _ScannedCheckpoints(self) if found is None else found
+                self._index = open_checkpoints(self)
             return self._index
 
 
-def _with_times(checkpoints: _Checkpoints) -> _FileCheckpoints:
-    if not isinstance(checkpoints, _FileCheckpoints):
+def _with_times(checkpoints: Checkpoints) -> FileCheckpoints:
+    if not isinstance(checkpoints, FileCheckpoints):
         raise NoTimesError
     return checkpoints
 
@@ -714,14 +615,6 @@ def block_lines(block: Block, max_line_bytes: int) -> tuple[list[bytes], list[in
     return [sse.visible_line(block.data, max_line_bytes, block.left_out_bytes)], [block.end]
 
 
-class NoTimesError(Exception):
-    """A log has no index, so nobody knows when its lines were written."""
-
-
-class _FalseIndexError(Exception):
-    """What an index says isn't so: it is damaged, or of another log."""
-
-
 class LineTooLongError(Exception):
     """A line doesn't fit into a block: `offset` is where it begins."""
 
@@ -730,226 +623,8 @@ class LineTooLongError(Exception):
         self.offset = offset
 
 
-def _index_path(log_path: str) -> str:
-    return log_path.removesuffix(".log") + ".idx"
-
-
 def _nth_line_end(piece: bytes, count: int) -> int:
     end = 0
     for _ in range(count):
         end = piece.index(b"\n", end) + 1
     return end
-
-
-class _Checkpoints(Protocol):
-    """Places in a log of which offset and number of LFs before it are known."""
-
-    def before_line(self, number: int, size: int) -> tuple[int, int]:
-        """(offset, lines) of the last checkpoint with fewer than `number` LFs before it."""
-
-    def before_offset(self, end: int, size: int) -> tuple[int, int]:
-        """(offset, lines) of the last checkpoint at or before the offset `end`."""
-
-    def after_offset(self, start: int, size: int) -> tuple[int, int]:
-        """(offset, lines) of the first checkpoint at or after the offset `start`.
-
-        `start` itself if there is none, with the lines of the last before it.
-        """
-
-
-class _FileCheckpoints:
-    """The checkpoints of an index file, read where they are needed and never kept.
-
-    Whatever is built on one is checked by the log: what lies between it and the one before has to
-    have as many LFs as they say. Raises _FalseIndexError where it has not.
-
-    Those of the part that was dropped may be all zeros. That leaves no doubt where the others are
-    looked for: zeros are less than what they have, as the true ones would be.
-    """
-
-    def __init__(self, fd: int, log: LogFile) -> None:
-        self._fd = fd
-        self._log = log
-
-    def __del__(self) -> None:
-        os.close(self._fd)
-
-    @classmethod
-    def open(cls, log: LogFile) -> _FileCheckpoints | None:
-        """None where the log has no index, or one that isn't its own."""
-        try:
-            index = cls(os.open(_index_path(log.path), os.O_RDONLY), log)
-            if not _INDEX_HEAD.match(os.pread(index._fd, _HEADER.size, 0)):
-                return None
-            reached = index._entry(len(index) - 1)[0] if len(index) else 0
-        except (OSError, _FalseIndexError):
-            return None
-        return index if reached <= log.size() else None
-
-    def __len__(self) -> int:
-        return max(0, os.fstat(self._fd).st_size // _CHECKPOINT.size - 1)
-
-    def _entry(self, number: int) -> tuple[int, int]:
-        _, offset, lines = self._checkpoint(number)
-        return offset, lines
-
-    def _last(self, key: Callable[[tuple[int, int]], int], below: int) -> tuple[int, int]:
-        found = bisect_right(range(len(self)), below - 1, key=lambda i: key(self._entry(i)))
-        if not found:
-            return 0, 0
-        entry = self._checked(found - 1)
-        if key(entry) >= below:
-            raise _FalseIndexError
-        return entry
-
-    def _checked(self, number: int) -> tuple[int, int]:
-        """Its offset and the lines before it, if they fit the log and the checkpoint before."""
-        offset, lines = self._entry(number)
-        start, lines_before = self._entry(number - 1) if number else (0, 0)
-        if start < self._log.first_byte():  # of what was dropped nobody knows better
-            return offset, lines
-        if not start <= offset <= min(self._log.size(), start + _MAX_GAP_BYTES):
-            raise _FalseIndexError
-        counted = sum(piece.count(b"\n") for piece in _pieces(self._log.fd, offset, start))
-        if counted != lines - lines_before and start >= self._log.first_byte():
-            raise _FalseIndexError
-        return offset, lines
-
-    def _time(self, number: int) -> int:
-        return self._checkpoint(number)[0]
-
-    def _checkpoint(self, number: int) -> tuple[int, int, int]:
-        """Its time in microseconds since 1970, its offset, and the lines before it."""
-        data = os.pread(self._fd, _CHECKPOINT.size, (number + 1) * _CHECKPOINT.size)
-        if len(data) < _CHECKPOINT.size:  # cut meanwhile
-            raise _FalseIndexError
-        time_us, offset, lines = _CHECKPOINT.unpack(data)
-        return time_us, offset, lines
-
-    def line_at_time(self, time_us: int) -> int | None:
-        """See `LogFile.line_at_time`. A clock that was set back makes it one of several."""
-        found = bisect_left(range(len(self)), time_us, key=self._time)
-        if found == len(self):
-            return None
-        return self._checked(found - 1)[1] if found else 0
-
-    def line_times(self, number: int, count: int) -> list[int]:
-        """See `LogFile.line_times`."""
-        times: list[int] = []
-        at = bisect_right(range(len(self)), number, key=lambda i: self._entry(i)[1])
-        if at < len(self):
-            self._checked(at)
-        while len(times) < count and (entries := self._entries(at)):
-            lines = [entry[2] for entry in entries]
-            found = 0
-            while len(times) < count:
-                found = bisect_right(lines, number + len(times), found)
-                if found == len(lines):
-                    break
-                # All lines that this checkpoint is the first behind.
-                ends = min(count, lines[found] - number)
-                times += [entries[found][0]] * (ends - len(times))
-            at += len(entries)
-        return times + [self._latest_time()] * (count - len(times))
-
-    def _entries(self, start: int) -> list[tuple[int, int, int]]:
-        size = _CHECKPOINT.size
-        data = os.pread(self._fd, _ENTRIES * size, (start + 1) * size)
-        return list(_CHECKPOINT.iter_unpack(data[: len(data) // size * size]))
-
-    def _latest_time(self) -> int:
-        """Of what has no checkpoint behind its LF: it lacks the LF, or was written just now."""
-        reached = self._entry(len(self) - 1)[0] if len(self) else 0
-        if reached >= self._log.size() and len(self):
-            return self._time(len(self) - 1)
-        return os.fstat(self._log.fd).st_mtime_ns // 1000
-
-    def first_time(self) -> int:
-        """See `LogFile.started_at`."""
-        # Not by halves: the first ones are followed by zeros, if some were dropped.
-        for time_us, _, lines in self._entries(0):
-            if lines:
-                return time_us
-        return self.line_times(0, 1)[0]
-
-    def before_line(self, number: int, size: int) -> tuple[int, int]:
-        return self._last(lambda entry: entry[1], number)
-
-    def before_offset(self, end: int, size: int) -> tuple[int, int]:
-        return self._last(lambda entry: entry[0], end + 1)
-
-    def after_offset(self, start: int, size: int) -> tuple[int, int]:
-        found = bisect_left(range(len(self)), start, key=lambda i: self._entry(i)[0])
-        if found < len(self):
-            return self._entry(found)
-        return start, self._entry(found - 1)[1] if found else 0
-
-
-class _ScannedCheckpoints:
-    """Checkpoints made by reading the log once, as far as is asked for."""
-
-    def __init__(self, log: LogFile) -> None:
-        self._log = log
-        self._scan = _scan_of(log)
-
-    def before_line(self, number: int, size: int) -> tuple[int, int]:
-        scan = self._scan
-        with scan.lock:
-            scan.extend(self._log, size, lambda: scan.lines[-1] >= number)
-            found = bisect_right(scan.lines, number - 1) - 1
-            return scan.offsets[found], scan.lines[found]
-
-    def before_offset(self, end: int, size: int) -> tuple[int, int]:
-        scan = self._scan
-        with scan.lock:
-            scan.extend(self._log, size, lambda: scan.offsets[-1] >= end)
-            found = max(0, bisect_right(scan.offsets, end) - 1)
-            return scan.offsets[found], scan.lines[found]
-
-    def after_offset(self, start: int, size: int) -> tuple[int, int]:
-        return start, self.before_offset(start, size)[1]
-
-
-class _Scan:
-    """What was found by reading one log; who opens it next goes on from there."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.offsets = [0]
-        self.lines = [0]
-        self._last_bytes = b""  # those before the last checkpoint
-
-    def extend(self, log: LogFile, size: int, is_enough: Callable[[], bool]) -> None:
-        """Read on, if need be. Begins anew if the log was cut or written anew since."""
-        if size < self.offsets[-1] or self._last_bytes != self._bytes_before(log, self.offsets[-1]):
-            self.offsets, self.lines = [0], [0]
-        if self.offsets[-1] < log.first_byte():  # no need to read zeros
-            self.offsets.append(log.first_byte())
-            self.lines.append(self.lines[-1])
-        # Whole pieces only: a checkpoint within what is still growing would be one each call.
-        whole = size - (size - self.offsets[-1]) % _SCAN_BYTES
-        for piece in _pieces(log.fd, whole, self.offsets[-1]):
-            if is_enough():
-                break
-            self.offsets.append(self.offsets[-1] + len(piece))
-            self.lines.append(self.lines[-1] + piece.count(b"\n"))
-        self._last_bytes = self._bytes_before(log, self.offsets[-1])
-
-    @staticmethod
-    def _bytes_before(log: LogFile, offset: int) -> bytes:
-        return log.read(max(0, offset - _MARK_BYTES), min(_MARK_BYTES, offset))
-
-
-_scans: OrderedDict[tuple[int, int, str], _Scan] = OrderedDict()
-_scans_lock = threading.Lock()
-
-
-def _scan_of(log: LogFile) -> _Scan:
-    status = os.fstat(log.fd)
-    key = (status.st_dev, status.st_ino, log.mark())
-    with _scans_lock:
-        scan = _scans.pop(key, None) or _Scan()
-        _scans[key] = scan
-        if len(_scans) > _MOST_SCANS:
-            _scans.popitem(last=False)
-    return scan

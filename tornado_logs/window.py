@@ -18,10 +18,10 @@ from tornado_logs.journal import (
     BLOCK_BYTES,
     DroppedError,
     LogFile,
-    NoTimesError,
     Place,
     block_lines,
 )
+from tornado_logs.log_index import NoTimesError
 from tornado_logs.style import last_reset, style_after
 
 MAX_WINDOW_BYTES = 16 * 1024 * 1024

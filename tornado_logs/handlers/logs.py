@@ -16,7 +16,8 @@ from tornado_logs.deployment import Record
 from tornado_logs.follower import Follower
 from tornado_logs.handlers.base import EVENTS, HTML, TEXT, BaseHandler, UserError
 from tornado_logs.handlers.streaming import StreamingHandler
-from tornado_logs.journal import BLOCK_BYTES, LogFile, NoTimesError
+from tornado_logs.journal import BLOCK_BYTES, LogFile
+from tornado_logs.log_index import NoTimesError
 from tornado_logs.query import Query, QueryError, compile_query
 from tornado_logs.search import ERRORS, STRUCTURE, Search
 from tornado_logs.window import Wanted, read_window
