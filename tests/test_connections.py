@@ -161,7 +161,7 @@ def test_without_a_descriptor_accepting_rests_and_takes_up_again(
     """And nothing is taken for what it isn't, as long as it can't be read."""
     server = make_server()
     running = server.deploy("for i in $(seq 1 200); do echo $i; sleep 0.01; done")["id"]
-    server.http.get("/deployments")
+    server.wait_for_state(running, "running")
     limit_descriptors(server, 5)
     with connect(server) as sock:
         ask(sock, "/presets")
