@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,17 @@ linger_seconds = 0.5
 
 
 @pytest.fixture
-def quick(make_server: Callable[..., Server]) -> Server:
+def server(lasting_server: Server) -> Server:
+    """One for all tests of this module: they leave it as it was, each beside its own logs."""
+    return lasting_server
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that loses patience soon."""
-    return make_server(QUICK)
+    with contextlib.closing(Server(tmp_path_factory.mktemp("quick"), QUICK)) as server:
+        server.start()
+        yield server
 
 
 def test_a_command_sees_a_terminal_unless_told_otherwise(server: Server) -> None:

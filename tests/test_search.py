@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -82,6 +83,18 @@ def greps() -> set[int]:
         if folder.name.isdecimal() and words[:2] == [b"grep", b"-a"]:
             found.add(int(folder.name))
     return found
+
+
+@pytest.fixture
+def server(lasting_server: Server) -> Server:
+    """One for all tests of this module: they leave it as it was, each beside its own logs."""
+    return lasting_server
+
+
+@pytest.fixture(scope="module")
+def slow(lasting_server: Server) -> str:
+    """A log whose search takes many seconds."""
+    return drop_slow_log(lasting_server, "slow")
 
 
 def drop_slow_log(server: Server, name: str) -> str:
@@ -360,23 +373,21 @@ def test_a_log_that_is_deleted_ends_the_search_with_a_sentence(server: Server) -
 # --- processes
 
 
-def test_a_client_that_goes_takes_its_grep_with_it(server: Server) -> None:
-    log = drop_slow_log(server, "slow")
+def test_a_client_that_goes_takes_its_grep_with_it(server: Server, slow: str) -> None:
     before = greps()
-    with open_stream(server.http, url(log, "(a|b)*c$", regex=1)):
+    with open_stream(server.http, url(slow, "(a|b)*c$", regex=1)):
         wait_for(lambda: greps() - before, "a grep to run")
     wait_for(lambda: not greps() - before, "the grep to be gone")
 
 
-def test_no_more_than_four_searches_run_and_the_others_are_told(server: Server) -> None:
-    log = drop_slow_log(server, "slow")
+def test_no_more_than_four_searches_run_and_the_others_are_told(server: Server, slow: str) -> None:
     before = greps()
-    streams = [open_stream(server.http, url(log, "(a|b)*c$", regex=1)) for _ in range(4)]
+    streams = [open_stream(server.http, url(slow, "(a|b)*c$", regex=1)) for _ in range(4)]
     for stream in streams:
         stream.__enter__()
     try:
         wait_for(lambda: len(greps() - before) == 4, "four greps")
-        with open_stream(server.http, url(log, "first")) as waiting:
+        with open_stream(server.http, url(slow, "first")) as waiting:
             state = waiting.wait_for_event("progress").json()
             assert (state["waiting"], state["done"]) == (True, False)
             assert len(greps() - before) == 4
@@ -389,10 +400,9 @@ def test_no_more_than_four_searches_run_and_the_others_are_told(server: Server) 
     wait_for(lambda: not greps() - before, "the greps to be gone")
 
 
-def test_a_grep_that_is_killed_ends_the_search_with_a_sentence(server: Server) -> None:
-    log = drop_slow_log(server, "slow")
+def test_a_grep_that_is_killed_ends_the_search_with_a_sentence(server: Server, slow: str) -> None:
     before = greps()
-    with open_stream(server.http, url(log, "(a|b)*c$", regex=1)) as stream:
+    with open_stream(server.http, url(slow, "(a|b)*c$", regex=1)) as stream:
         (pid,) = wait_for(lambda: greps() - before, "a grep to run")
         os.kill(pid, signal.SIGXCPU)  # what the kernel sends at the limit of its time
         stream.wait(lambda: stream.closed, "the end")
@@ -410,7 +420,10 @@ def test_a_line_too_long_for_memory_ends_the_search_with_a_sentence(server: Serv
     assert lines_of(stream.events) in ([], [1])
 
 
-def test_a_server_that_ends_takes_its_greps_with_it_and_tells_no_end(server: Server) -> None:
+def test_a_server_that_ends_takes_its_greps_with_it_and_tells_no_end(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server()
     log = drop_slow_log(server, "slow")
     before = greps()
     with open_stream(server.http, url(log, "(a|b)*c$", regex=1)) as stream:
@@ -425,10 +438,9 @@ def test_a_server_that_ends_takes_its_greps_with_it_and_tells_no_end(server: Ser
     wait_for(lambda: not greps() - before, "the grep to be gone")
 
 
-def test_others_are_served_while_a_search_runs(server: Server) -> None:
-    log = drop_slow_log(server, "slow")
+def test_others_are_served_while_a_search_runs(server: Server, slow: str) -> None:
     record = server.deploy("echo a")
-    with open_stream(server.http, url(log, "(a|b)*c$", regex=1)):
+    with open_stream(server.http, url(slow, "(a|b)*c$", regex=1)):
         assert [e.data for e in read_events(server.http, f"/logs/{record['id']}")][:1] == ["a"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -279,16 +280,15 @@ REFUSED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("fields", REFUSED)
 def test_a_refusal_shows_no_secret_nor_a_part_of_it(
-    keeper: Server, fields: dict[str, Any], capfd: pytest.CaptureFixture[str]
+    keeper: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for headers in ({}, {"Accept": "text/html"}):
+    for fields, headers in itertools.product(REFUSED, ({}, {"Accept": "text/html"})):
         answer = keeper.http.post("/deployments", json=fields, headers=headers)
-        assert answer.status_code == 400
-        assert_nowhere(iter([("the answer", answer.content)]), *ALL)
-        assert ASKED[:6].encode() not in answer.content
-        assert LITERAL[:6].encode() not in answer.content
+        assert answer.status_code == 400, fields
+        assert_nowhere(iter([(f"the answer to {fields}", answer.content)]), *ALL)
+        assert ASKED[:6].encode() not in answer.content, fields
+        assert LITERAL[:6].encode() not in answer.content, fields
     assert_nowhere(iter([("the server's log", capfd.readouterr().err.encode())]), *ALL)
 
 
@@ -307,22 +307,24 @@ def test_a_form_may_bring_secrets(keeper: Server) -> None:
 
 
 @pytest.mark.parametrize("value", ["abc", "", "  a b  ", "***"])
-def test_a_secret_that_is_too_short_to_hide_is_refused(server: Server, value: str) -> None:
-    answer = server.http.post("/deployments", json={"command": "x", "secrets": {"TOKEN": value}})
+def test_a_secret_that_is_too_short_to_hide_is_refused(lasting_server: Server, value: str) -> None:
+    answer = lasting_server.http.post(
+        "/deployments", json={"command": "x", "secrets": {"TOKEN": value}}
+    )
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("secrets: a secret needs 4 characters or more")
 
 
-def test_many_and_large_secrets_reach_the_command(server: Server) -> None:
+def test_many_and_large_secrets_reach_the_command(lasting_server: Server) -> None:
     secrets = {f"S{n}": f"{n}-{chr(97 + n)}" * 25_000 for n in range(9)}
-    answer = server.http.post(
+    answer = lasting_server.http.post(
         "/deployments", json={"command": "printenv S8 | wc -c", "secrets": secrets}
     )
     assert answer.status_code == 201, answer.text
     deployment = answer.json()["id"]
-    server.wait_for_end(deployment)
-    assert server.log(deployment) == b"75001\n"
-    assert_nowhere(shown(server, deployment), *secrets.values())
+    lasting_server.wait_for_end(deployment)
+    assert lasting_server.log(deployment) == b"75001\n"
+    assert_nowhere(shown(lasting_server, deployment), *secrets.values())
 
 
 def test_a_request_of_any_size_passes_the_fork_servers_socket(tmp_path: Path) -> None:
@@ -617,15 +619,15 @@ def test_a_server_that_is_not_root_refuses_to_start_with_another_user(
 # Files that are nobody else's affair.
 
 
-@pytest.mark.parametrize("path", [".env", "data/.access/tokens", "logs/.x/app.log", "link"])
-def test_a_hidden_file_cannot_be_asked_for(server: Server, path: str) -> None:
+def test_a_hidden_file_cannot_be_asked_for(server: Server) -> None:
     for hidden in (".env", "data/.access/tokens", "logs/.x/app.log"):
         (server.folder / hidden).parent.mkdir(parents=True, exist_ok=True)
         (server.folder / hidden).write_text("of the server\n")
     (server.folder / "link").symlink_to(".env")
-    answer = server.http.post("/deployments", json={"source": "tail", "path": path})
-    assert answer.status_code == 400
-    assert "is hidden: name a file that neither begins with a dot" in answer.json()["error"]
+    for path in (".env", "data/.access/tokens", "logs/.x/app.log", "link"):
+        answer = server.http.post("/deployments", json={"source": "tail", "path": path})
+        assert answer.status_code == 400, path
+        assert "is hidden: name a file that neither begins with a dot" in answer.json()["error"]
 
 
 def test_a_file_below_a_hidden_folder_that_the_config_names_can_be_asked_for(

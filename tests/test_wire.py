@@ -951,12 +951,12 @@ def test_windows_are_the_same_without_the_index(lasting_server: Server) -> None:
         assert first["cursor"].split("-")[1] == second["cursor"].split("-")[1]
 
 
-def test_a_log_survives_the_loss_of_its_index(server: Server) -> None:
-    log = deploy_bytes(server, numbered(500))
-    whole = lines_of(read_events(server.http, f"/logs/{log}"))
-    (server.data_dir / f"{log}.idx").unlink()
-    assert lines_of(read_events(server.http, f"/logs/{log}")) == whole
-    assert server.http.get(f"/logs/{log}/lines?from=-3").json()["lines"] == whole[-3:]
+def test_a_log_survives_the_loss_of_its_index(lasting_server: Server) -> None:
+    log = deploy_bytes(lasting_server, numbered(500))
+    whole = lines_of(read_events(lasting_server.http, f"/logs/{log}"))
+    (lasting_server.data_dir / f"{log}.idx").unlink()
+    assert lines_of(read_events(lasting_server.http, f"/logs/{log}")) == whole
+    assert lasting_server.http.get(f"/logs/{log}/lines?from=-3").json()["lines"] == whole[-3:]
 
 
 @pytest.mark.parametrize(
@@ -964,15 +964,20 @@ def test_a_log_survives_the_loss_of_its_index(server: Server) -> None:
     [b"", b"TLOG", b"rubbish" * 100, b"TLOGIDX1" + b"\xff" * 64],
     ids=["empty", "half a magic number", "no index", "rubbish within"],
 )
-def test_a_spoilt_index_spoils_neither_lines_nor_cursors(server: Server, rubbish: bytes) -> None:
-    log = deploy_bytes(server, numbered(500))
-    whole = lines_of(read_events(server.http, f"/logs/{log}"))
-    (server.data_dir / f"{log}.idx").write_bytes(rubbish)
-    events = read_events(server.http, f"/logs/{log}")
+def test_a_spoilt_index_spoils_neither_lines_nor_cursors(
+    lasting_server: Server, rubbish: bytes
+) -> None:
+    log = deploy_bytes(lasting_server, numbered(500))
+    whole = lines_of(read_events(lasting_server.http, f"/logs/{log}"))
+    (lasting_server.data_dir / f"{log}.idx").write_bytes(rubbish)
+    events = read_events(lasting_server.http, f"/logs/{log}")
     assert lines_of(events) == whole
     assert events[99].last_event_id.isascii()
-    assert server.http.get(f"/logs/{log}/lines?from=250&count=2").json()["lines"] == whole[249:251]
-    rest = read_events(server.http, f"/logs/{log}", last_event_id=events[99].last_event_id)
+    assert (
+        lasting_server.http.get(f"/logs/{log}/lines?from=250&count=2").json()["lines"]
+        == whole[249:251]
+    )
+    rest = read_events(lasting_server.http, f"/logs/{log}", last_event_id=events[99].last_event_id)
     assert lines_of(rest) == whole[100:]
 
 
