@@ -111,17 +111,19 @@ def put_sparse_log(server: Server, name: str, log_bytes: int, *, indexed: bool) 
         size = file.tell()
     os.utime(new, (0, 0))
     if indexed:
-        _write_index(server.log_path(name).with_suffix(".idx"), size)
+        _write_index(server.log_path(name).with_suffix(".idx"), size, size - len(lines))
         record = Record(name, state=State.SUCCEEDED, request={"command": "true"}, exit_status=0)
         text = json.dumps(record.to_json())
         server.log_path(name).with_suffix(".json").write_text(text)
     new.rename(server.log_path(name))
 
 
-def _write_index(path: Path, log_bytes: int) -> None:
-    """A checkpoint each MiB, as a capture process leaves them, with lines for the hole too."""
+def _write_index(path: Path, log_bytes: int, tail_start: int) -> None:
+    """A checkpoint each MiB, as a capture process leaves them; the hole is part of a long line."""
     ends = [*range(_MIB, log_bytes, _MIB), log_bytes]
-    points = (struct.pack("<QQQ", 0, end, end // LINE_BYTES) for end in ends)
+    first = int(tail_start > 0)
+    lines = (first + max(0, end - tail_start) // LINE_BYTES for end in ends)
+    points = (struct.pack("<QQQ", 0, *point) for point in zip(ends, lines, strict=True))
     path.write_bytes(struct.pack("<8s8sQ", b"TLOGIDX1", b"01234567", 0) + b"".join(points))
 
 
