@@ -210,7 +210,8 @@ class Deployments:
         """All that wait in the queue, as of a moment ago: a page asks for each of them."""
         now = time.monotonic()
         if now >= self._waiting_until:
-            self._waiting_ids = self._launcher.queue.waiting()
+            with contextlib.suppress(OSError):  # too many open files: as of a moment before that
+                self._waiting_ids = self._launcher.queue.waiting()
             self._waiting_until = now + _QUEUE_SECONDS
         return self._waiting_ids
 
