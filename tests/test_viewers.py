@@ -83,6 +83,7 @@ def test_beyond_max_viewers_every_kind_of_stream_is_refused(
 ) -> None:
     server = make_server("max_viewers = 3")
     running = server.deploy(FOREVER)["id"]
+    wait_for(lambda: server.log(running) == b"begun\n", "its first line")
     ended = drop_log(server, "ended", b"one\ntwo\n")
     with streams(server, f"/logs/{running}", f"/logs/{running}/search?q=x", "/events"):
         for path in (
