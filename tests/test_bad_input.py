@@ -137,6 +137,20 @@ def test_a_method_that_a_url_does_not_take_is_refused(
         the_sentence(lasting_server.http.request(method, path), 405)
 
 
+@pytest.mark.parametrize(
+    ("method", "host", "status"), [("BREW", "localhost", 405), ("PUT", "evil.example.com", 403)]
+)
+def test_an_answer_that_ends_the_connection_says_so(
+    lasting_server: Server, method: str, host: str, status: int
+) -> None:
+    """Else the next request of a client that goes on with it would be lost."""
+    request = f"{method} /deployments HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\n\r\nhello"
+    head, _, body = raw_request(lasting_server, request.encode()).partition(b"\r\n\r\n")
+    assert head.startswith(f"HTTP/1.1 {status} ".encode())
+    assert b"\r\nconnection: close" in head.lower()
+    assert list(json.loads(body)) == ["error"]
+
+
 # --- bodies
 
 

@@ -45,6 +45,8 @@ class DeploymentsHandler(StreamingHandler):
     refused, its body is read to the end first, for a client that still sends would not hear us.
     """
 
+    _is_body_read = False  # or will be, before there is an answer
+
     def prepare(self) -> None:
         """Keep a refusal until the body was read."""
         # Not the server's limit, beyond which there is no answer: this is read to its end.
@@ -56,11 +58,17 @@ class DeploymentsHandler(StreamingHandler):
         try:
             super().prepare()
         except UserError as refusal:
-            # Raised from here it would end the connection, of a GET too, with no word of that to
-            # the client, whose next request would be lost.
+            # Raised from here it ends the connection, of a GET too.
             if self.request.method not in ("GET", "POST"):
                 raise
             self._refusal = refusal
+        self._is_body_read = True
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """With word of it if the connection ends, as it does where the body isn't read."""
+        if not self._is_body_read:
+            self.set_header("Connection", "close")
+        super().write_error(status_code, **kwargs)
 
     def data_received(self, chunk: bytes) -> None:
         """The next piece of the body; no more of it is kept than is accepted."""
