@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Server, free_port
+from conftest import Server, free_port, run_cli
 
 USAGE, SYSTEM = 100, 111
 
@@ -214,18 +214,6 @@ def test_our_own_page_and_curl_may_start_one(server: Server, name: str) -> None:
 
 
 # --- starts that are refused
-
-
-def run_cli(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line in this folder to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "tornado_logs.cli", *args],
-        cwd=folder,
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=10,
-    )
 
 
 def the_refusal(done: subprocess.CompletedProcess[str], status: int) -> str:

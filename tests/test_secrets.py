@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Server, wait_for
-from test_access import run_cli, the_refusal
+from conftest import Server, run_cli, wait_for
+from test_access import the_refusal
 from test_survival import is_alive, on_disk
 
 from tornado_logs.capture import CaptureRequest, _receive_request, send_request
