@@ -56,6 +56,8 @@ def test_a_flag_beats_the_environment_beats_the_file(tmp_path: Path) -> None:
         ("port = true", "port: expected a whole number, found True"),
         ("port = -1", "port: expected 0 or more, found -1"),
         ("port =", "is not valid TOML"),
+        ("port = " + "9" * 5000, "cannot read the config file"),
+        ("port = " + "[" * 5000, "nested too deeply"),
         ("data_dir = 3", "data_dir: expected text, found 3"),
         ("sources = 3", "expected sections [sources.NAME]"),
         ("[sources]\nshell = 3", "expected a section [sources.shell], found 3"),

@@ -408,8 +408,10 @@ def _read_toml(path: str) -> dict[str, Any]:
             return tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, say, or a number of thousands of digits
         raise ConfigError(f"cannot read the config file {path}: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"cannot read the config file {path}: nested too deeply") from None
 
 
 def _secrets(declared: Any, environ: Mapping[str, str], where: str) -> dict[str, str]:
