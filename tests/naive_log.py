@@ -12,6 +12,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 _PLAIN = re.compile("[ -~\ufffd]*")
 # The beginning of a character of several bytes: RFC 3629's table, each row cut short. That of a
@@ -92,6 +93,13 @@ class NaiveLog:
         lines = self.lines(ended=ended)
         first = bisect_right(lines, start, key=lambda line: line.end)
         return lines[first : bisect_right(lines, end, key=lambda line: line.end)]
+
+    def place(self, offset: int, count: int) -> int:
+        """The offset after `count` of the lines that begin at `offset` or later; -1 for none."""
+        if not count:
+            return offset
+        ends = [line_end for begin, line_end in pairwise(self.starts) if begin >= offset]
+        return ends[count - 1] if count <= len(ends) else -1
 
     def tail_start(self, count: int, *, ended: bool) -> int:
         """Where the last `count` lines begin."""

@@ -34,7 +34,17 @@ from sse_client import Event, Parser
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
-from tornado_logs import deployment, follower, journal, live, store, watch, window
+from tornado_logs import (
+    deployment,
+    follower,
+    journal,
+    live,
+    log_index,
+    sse,
+    store,
+    watch,
+    window,
+)
 from tornado_logs.app import Services, make_app
 from tornado_logs.config import Config
 from tornado_logs.deployment import Record, State, timestamp, write_record
@@ -55,7 +65,9 @@ _SMALL = [
     (journal, "BLOCK_BYTES", LIMITS.block_bytes),
     (follower, "BLOCK_BYTES", LIMITS.block_bytes),
     (window, "BLOCK_BYTES", LIMITS.block_bytes),
-    (journal, "_SCAN_BYTES", 200),
+    (journal, "SCAN_BYTES", 200),
+    (log_index, "SCAN_BYTES", 200),
+    (sse, "CELL_BYTES", 64),
     (journal, "CHECKPOINT_BYTES", 300),
     (follower, "_SCAN_SLICE_BYTES", 700),
     (live, "_GROUP_VIEWERS", 3),
@@ -64,6 +76,7 @@ _SMALL = [
     (store, "_RECHECK_SECONDS", 0.03),
     (store, "_LOCK_RELEASE_SECONDS", 0.005),
 ]
+_CURSOR = re.compile(r"[0-9a-f]{8}-([0-9]+)(?:\.([0-9]+))?(-end)?", re.ASCII)
 _SOCKET_BYTES = 4096  # the least that Linux gives a socket to send from is a little more
 
 # --- what is written
@@ -274,10 +287,10 @@ class Reader:
             self.partial = event.data
             return
         self.partial = None
-        cursor = re.fullmatch(r"[0-9a-f]{8}-([0-9]+)(-end)?", event.last_event_id)
+        cursor = _CURSOR.fullmatch(event.last_event_id)
         assert cursor, (self, event)
-        assert (event.type == "end") == bool(cursor[2]), (self, event)
-        offset = int(cursor[1])
+        assert (event.type == "end") == bool(cursor[3]), (self, event)
+        offset = self.model.naive.place(int(cursor[1]), int(cursor[2] or 0))
         self.said.append(f"{event.type}-{offset}")
         if event.type == "reset":
             assert self.may_be_reset, (self, event)
@@ -778,9 +791,11 @@ class LogMachine(RuleBasedStateMachine):
         donor = donors[number % len(donors)] if donors else None
         if donor is None or donor.is_void or donor.may_be_reset:
             return  # it may be of a log that is no more
-        mark, offset, *end = donor.last_id.split("-")
-        at = max(0, int(offset) + shift)
-        cursor = "-".join([mark, str(at), *end])
+        given = _CURSOR.fullmatch(donor.last_id)
+        assert given, donor
+        offset = self.model.naive.place(int(given[1]), int(given[2] or 0))
+        at = max(0, offset + shift)
+        cursor = f"{donor.last_id[:8]}-{at}{given[3] or ''}"
         kind = "batch" if is_batch else "events"
         query = ("batch=1&" if is_batch else "") + f"after={cursor}"
         reader = Reader(self.model, kind, query, http="1.1", bites=65536)
@@ -911,7 +926,9 @@ class LogMachine(RuleBasedStateMachine):
         for line, text in zip(expected, answer["lines"], strict=True):
             assert line.is_shown_as(text), (*told, line, text)
         end = lines[first + len(expected) - 1].end if first + len(expected) else 0
-        assert answer["cursor"].endswith(f"-{end}"), (*told, end)
+        cursor = _CURSOR.fullmatch(answer["cursor"])
+        assert cursor, told
+        assert self.model.naive.place(int(cursor[1]), int(cursor[2] or 0)) == end, (*told, end)
 
     async def _get(self, path: str) -> Any:
         ours, theirs = socket.socketpair()
