@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
@@ -674,6 +675,16 @@ def test_a_viewer_who_comes_later_gets_the_line_that_others_have_seen_already(
         with open_stream(lasting_server.http, url) as second:
             assert second.wait_for_event("partial").data == "password: "
     gate.touch()
+
+
+def test_an_unfinished_line_longer_than_a_block_is_shown_to_each_who_comes(server: Server) -> None:
+    path = server.data_dir / "long.log"
+    with path.open("wb", buffering=0) as log, contextlib.ExitStack() as stack:
+        log.write(b"first\n" + b"x" * MORE_THAN_A_BLOCK)
+        server.wait_for_state("long", "running")
+        for _ in range(3):
+            stream = stack.enter_context(open_stream(server.http, "/logs/long?partial=1"))
+            assert stream.wait_for_event("partial").data.startswith("xxx")
 
 
 def test_a_partial_line_of_hostile_bytes_stays_one_event(lasting_server: Server) -> None:

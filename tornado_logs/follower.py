@@ -513,10 +513,6 @@ class Partials:
         self._next_at = self._loop.time() + self._interval_seconds
         return True
 
-    def has_seen_what(self, other: Partials) -> bool:
-        """Whether the last state that was sent is the same."""
-        return self._seen == other._seen
-
     def forget(self) -> None:
         """Send the line again, however little it has changed."""
         self._seen = (0, 0)

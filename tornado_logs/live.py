@@ -272,17 +272,23 @@ class Viewer:
             # may find itself within the block that it sends next.
             group = self._live.group_for(self)
             limit = None if group is None else group.offset
-            if limit is not None and limit <= self.position.offset:
-                return None
-            data = await self.follower.next(self.position, limit)
+            is_there = limit is not None and limit <= self.position.offset
+            if is_there and self.position.cuts == self.follower.cuts:
+                data = self._partial()  # the others have seen it
+            else:
+                data = await self.follower.next(self.position, limit)
             if data is not None:
                 return data
             partials = self.position.partials
             if partials is not None and partials.seconds_to_wait() is not None:
                 await self.follower.wait(self.position)
-            elif self._live.group_for(self) is None:
-                return None  # it is the first here
+            elif is_there or self._live.group_for(self) is None:
+                return None  # to join it, or as the first here
         return None
+
+    def _partial(self) -> bytes | None:
+        partials = self.position.partials
+        return None if partials is None else self.follower.partial(self.position.offset, partials)
 
     def close(self) -> None:
         """Close the connection where it stands, with no end of the log: who wants more comes back.
@@ -354,16 +360,8 @@ class _Group:
         viewer.group = self
         if viewer.position.offset == self.offset:
             self._members[viewer.send] = viewer
-            self._show_partial(viewer)
         else:
             self._ahead.add(viewer)
-
-    def _show_partial(self, viewer: Viewer) -> None:
-        """Whoever has joined may not have seen the unfinished line that all others have."""
-        group, own = self._partials, viewer.position.partials
-        if group is not None and own is not None and not own.has_seen_what(group):
-            group.forget()
-            self.wake()
 
     def leave(self, viewer: Viewer) -> None:
         """The viewer has gone, or catches up by itself."""
