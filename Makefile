@@ -31,8 +31,10 @@ browser: $(VENV)/.test
 	@sh .ci/need chromium
 	$(BIN)/pytest tests/browser $(ARGS)
 
-fuzz: $(VENV)/.test ## send the server what nobody would; 10 minutes (FUZZ_MINUTES=60)
-	FUZZ_MINUTES=$${FUZZ_MINUTES:-10} $(BIN)/pytest tests/test_fuzz.py --timeout 0 $(ARGS)
+fuzz: $(VENV)/.test ## what nobody would send, write or do, in any order; 10 minutes (FUZZ_MINUTES=60)
+	@sh .ci/need chromium
+	FUZZ_MINUTES=$${FUZZ_MINUTES:-10} $(BIN)/pytest --timeout 0 $(ARGS) \
+		tests/test_model.py tests/test_fuzz.py tests/test_fuzz_parsers.py tests/browser/test_fuzz_terminal.py
 
 faults: $(VENV)/.test ## kill the server at 200 random moments under load (KILLS=1000)
 	KILLS=$${KILLS:-200} $(BIN)/pytest tests/test_faults.py -k random_moments --timeout 0 -s $(ARGS)

@@ -297,8 +297,6 @@ class Viewer:
         fault. Bare bytes lack their last chunk: nobody shall take a part of a log for the whole.
         One who is in the middle of a chunk has it cut: the event in it doesn't count.
         """
-        if self._task is not None:
-            self._task.cancel()
         is_between_chunks = not self._framed and not self.stream.writing()
         if self.position.has_events and is_between_chunks and not self.stream.closed():
             self.stream.write(LAST_CHUNK)

@@ -1,0 +1,25 @@
+"""How long what is random goes on: some seconds in `make test`, FUZZ_MINUTES in `make fuzz`."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, Phase, settings
+
+MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
+"""0 for the short run."""
+
+
+def fuzz(examples: int, examples_a_minute: int) -> settings:
+    """So many examples in the short run; in the long one so many for each of its minutes.
+
+    Each run has others. A failure tells how to have it again.
+    """
+    return settings(
+        max_examples=int(MINUTES * examples_a_minute) if MINUTES else examples,
+        deadline=None,
+        database=None,
+        print_blob=True,
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
