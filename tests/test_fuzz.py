@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 import pytest
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 _MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
-_TESTS = 6  # which share the time; some 100 examples a second take it up
+_TESTS = 10  # which share the time; some 100 examples a second take it up
 _EXAMPLES = 100 if not _MINUTES else int(_MINUTES * 1_000)
 _ANSWER_SECONDS = 10.0
 _QUIET_SECONDS = 0.1  # after which a stream that has begun counts as answered
@@ -80,10 +81,25 @@ class FuzzedServer(Server):
         if answer:
             assert answer.startswith(b"HTTP/1.1 "), (request, answer[:300])
             assert answer[9:10] in b"1234", (request, answer[:600])
+        head, _, body = answer.partition(b"\r\n\r\n")
+        if answer[9:10] == b"4" and b"application/json" in head and body:
+            sentence = body.partition(b"\n")[0]  # what comes after it answers more of the request
+            assert len(json.loads(sentence)["error"]) > 5, (request, answer)
         said = self.stderr_path.read_text(errors="replace")
         assert "Traceback" not in said, (request, said[-3000:])
         assert self.process is not None
         assert self.process.poll() is None, request
+
+
+# Whatever is said of users, addresses and origins counts for something here.
+CLOSED = """
+trusted_proxies = ["127.0.0.1", "10.0.0.0/8"]
+user_header = "X-Remote-User"
+hosts = ["logs.test"]
+allowed_origins = ["http://dash.test"]
+[users]
+somebody = "viewer"
+"""
 
 
 @pytest.fixture(scope="module", params=["open", "closed"])
@@ -94,7 +110,7 @@ def fuzzed(
     # Where anything may be started there is nothing to run nonsense as a command.
     config = '[sources.demo]\ntype = "mock"\n'
     if request.param == "closed":
-        config += '[sources.shell]\ntype = "subprocess"\n'
+        config = CLOSED + config + '[sources.shell]\ntype = "subprocess"\n'
     server = FuzzedServer(tmp_path_factory.mktemp(request.param), config)
     if request.param == "closed":
         made = subprocess.run(
@@ -434,3 +450,133 @@ def test_what_is_hardly_http_is_answered_or_hung_up_on(
     request = begin + b"".join(pieces) + end
     fuzzed.assert_unharmed(request, fuzzed.ask(request, 0.03))
     assert starts(fuzzed) == before, request
+
+
+_ORIGIN_HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "Host": st.sampled_from(
+            [
+                *(
+                    "localhost",
+                    "logs.test",
+                    "LOGS.TEST:1",
+                    "127.0.0.1",
+                    "[::1]:5000",
+                    "[::1",
+                    "[",
+                    "",
+                ),
+                *("evil.test", "localhost:x", "a@localhost", "localhost/x", "[::ffff:127.0.0.1]"),
+            ]
+        )
+        | _TEXT,
+        "Origin": st.sampled_from(["null", "http://dash.test", "http://localhost", "://"]) | _TEXT,
+        "Sec-Fetch-Site": st.sampled_from(["same-origin", "cross-site", "none", ""]) | _TEXT,
+        "X-Forwarded-For": st.lists(
+            st.sampled_from(["10.1.1.1", "8.8.8.8", "::1", "x", "", "10.0.0.1%eth0", "1" * 400]),
+            max_size=4,
+        ).map(",".join)
+        | _TEXT,
+        "X-Forwarded-Proto": st.sampled_from(["https", "http", "HTTPS, http", "x"]) | _TEXT,
+        "X-Forwarded-Host": _TEXT,
+        "X-Real-IP": _TEXT,
+        "Forwarded": st.sampled_from(['for="[::1]";proto=https', "for=;=;"]) | _TEXT,
+        "X-Remote-User": st.sampled_from(["somebody", "a,b", "x" * 500, "\u202e"]) | _TEXT,
+        "Last-Event-ID": st.sampled_from(["a1b2c3d4-0", "00000000-7-end", "a1b2c3d4-" + "9" * 30])
+        | _TEXT,
+        "Range": st.sampled_from(["bytes=0-0,2-3", "bytes=-0", "bytes=a-", "lines=1-"]) | _TEXT,
+        "Accept": st.sampled_from(["text/html", "text/event-stream", "a/b;q=nan"]) | _TEXT,
+    },
+)
+
+
+@fuzz
+@given(
+    method=st.sampled_from([b"GET", b"GET", b"POST", b"OPTIONS", b"HEAD"]),
+    path=_PATHS,
+    headers=_ORIGIN_HEADERS,
+)
+def test_whatever_is_said_of_where_a_request_comes_from_starts_nothing(
+    fuzzed: FuzzedServer, ends_at: float, method: bytes, path: bytes, headers: dict[str, str]
+) -> None:
+    if time.monotonic() > ends_at:
+        return  # what is left of the examples goes by at once
+    before = starts(fuzzed)
+    lines = [method + b" " + path + b" HTTP/1.1", b"Connection: close", b"Content-Length: 0"]
+    for name, text in ({"Host": "localhost"} | headers).items():
+        value = text.encode(errors="surrogatepass").replace(b"\r", b"").replace(b"\n", b"")
+        lines.append(name.encode() + b": " + value)
+    if fuzzed.token and "X-Remote-User" not in headers:
+        lines.append(f"Authorization: Bearer {fuzzed.token}".encode())
+    request = b"\r\n".join(lines) + b"\r\n\r\n"
+    fuzzed.assert_unharmed(request, fuzzed.ask(request))
+    assert starts(fuzzed) == before, request
+
+
+_FILE_NAMES = st.one_of(
+    st.sampled_from(
+        [
+            *(b"known", b"other", b"OTHER", b"other.log", b".hidden", b"-x", b"a b", b"x" * 200),
+            *(b"\xff\xfe", "é".encode(), b"a\nb", b"20261122-104159-k3f9qdab", b"..", b"tokens"),
+        ]
+    ),
+    st.binary(min_size=1, max_size=12).map(
+        lambda name: name.replace(b"/", b"").replace(b"\0", b"")
+    ),
+)
+_SUFFIXES = st.sampled_from([b".log", b".json", b".idx", b".stop", b".json.tmp", b"", b".LOG"])
+_RECORD: dict[str, Any] = {"id": "other", "state": "running", "request": {}}
+_RECORDS = st.builds(
+    lambda fields: json.dumps(_RECORD | fields).encode(),
+    st.dictionaries(
+        st.sampled_from(["state", "created_at", "request", "pid", "id", "name"]), _JSON
+    ),
+)
+RECORD = {
+    "id": "other",
+    "state": "running",
+    "request": {},
+    "created_at": "2026-11-22T10:00:00.000Z",
+}
+_CONTENTS = st.one_of(
+    st.binary(max_size=60),
+    _RECORDS,
+    st.builds(
+        b"TLOGIDX1a1b2c3d4%b%b".__mod__, st.tuples(st.binary(max_size=9), st.binary(max_size=100))
+    ),
+)
+
+
+@settings(fuzz, max_examples=_EXAMPLES // 3)
+@given(files=st.lists(st.tuples(_FILE_NAMES, _SUFFIXES, _CONTENTS), max_size=4), query=_QUERIES)
+def test_whatever_is_put_into_the_folder_is_told_of_or_left_out(
+    fuzzed: FuzzedServer, ends_at: float, files: list[tuple[bytes, bytes, bytes]], query: bytes
+) -> None:
+    if time.monotonic() > ends_at:
+        return  # what is left of the examples goes by at once
+    folder = os.fsencode(fuzzed.data_dir)
+    written = set()
+    for stem, suffix, data in files:
+        path = os.path.join(folder, stem + suffix)
+        if stem + suffix in (b"", b".", b"..", b"known.log") or os.path.isdir(path):
+            continue
+        with open(path, "wb") as file:
+            file.write(data)
+        written.add(path)
+        if suffix in (b".json", b".idx") and stem != b"known":  # which are of some log
+            log_path = os.path.join(folder, stem + b".log")
+            with open(log_path, "ab") as file:
+                file.write(b"one\ntwo\n")
+            written.add(log_path)
+    paths = [b"/", b"/deployments?" + query, b"/logs/known/lines?times=1&" + query]
+    for stem in {stem for stem, _, _ in files}:
+        name = quote_from_bytes(stem).encode()
+        paths += [b"/deployments/" + name, b"/logs/" + name + b"/lines?times=1"]
+    try:
+        for path in paths:
+            request = request_of(fuzzed, b"GET", path, [(b"Accept", b"application/json")])
+            fuzzed.assert_unharmed(request, fuzzed.ask(request))
+    finally:
+        for path in written:
+            os.unlink(path)
