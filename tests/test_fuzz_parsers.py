@@ -42,7 +42,7 @@ from tornado_logs.query import QueryError, compile_query
 from tornado_logs.redraw import redraw
 from tornado_logs.registry import RegistryError
 from tornado_logs.source import Command, Environment, Option, Texts
-from tornado_logs.sse import Cursor, parse_cursor, visible_line
+from tornado_logs.sse import CELL_BYTES, Cursor, parse_cursor, visible_line
 from tornado_logs.store import Deployments
 from tornado_logs.style import last_reset, style_after
 from tornado_logs.window import Wanted, last_line, read_window
@@ -74,21 +74,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(
     st.one_of(
         st.text(max_size=30),
-        st.from_regex(r"[0-9a-fA-F]{7,9}-+[0-9٣]{0,20}(-end)?\s?", fullmatch=True),
+        st.from_regex(r"[0-9a-fA-F]{7,9}-+[0-9٣]{0,20}(\.[0-9٣]{0,10})?(-end)?\s?", fullmatch=True),
     )
 )
 def test_a_text_is_a_cursor_or_none_is(text: str) -> None:
     cursor = parse_cursor(text)
     if cursor is not None:
-        assert re.fullmatch("[0-9a-f]{8}-[0-9]+(-end)?", text)
+        assert re.fullmatch(r"[0-9a-f]{8}-[0-9]+(\.[0-9]+)?(-end)?", text)
         assert parse_cursor(str(cursor)) == cursor
 
 
 @quick
-@given(st.from_regex("[0-9a-f]{8}", fullmatch=True), st.integers(0, 10**18 - 1), st.booleans())
-def test_any_cursor_reads_back(mark: str, offset: int, ended: bool) -> None:
-    cursor = Cursor(mark, offset, ended)
-    assert parse_cursor(str(cursor)) == cursor
+@given(
+    st.from_regex("[0-9a-f]{8}", fullmatch=True),
+    st.integers(0, 10**13),
+    st.integers(0, 65536),
+    st.booleans(),
+)
+def test_any_cursor_reads_back(mark: str, cell: int, lines: int, ended: bool) -> None:
+    for cursor in (Cursor(mark, cell, 0, ended), Cursor(mark, cell * CELL_BYTES, lines, ended)):
+        assert parse_cursor(str(cursor)) == cursor
 
 
 @quick

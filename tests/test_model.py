@@ -1014,6 +1014,7 @@ TestLog.settings = settings(
     stateful_step_count=30,
     deadline=None,
     database=None,
+    derandomize=not _MINUTES,  # what is found by chance belongs into the long run
     print_blob=True,
     phases=[Phase.generate] if not _MINUTES else [Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
