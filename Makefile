@@ -25,7 +25,7 @@ check: $(VENV)/.test
 
 unit: $(VENV)/.test
 	@for tool in curl openssl nginx caddy cc; do sh .ci/need $$tool || exit; done
-	$(BIN)/pytest --ignore tests/browser $(ARGS)
+	$(BIN)/pytest --ignore tests/browser --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 browser: $(VENV)/.test
 	@sh .ci/need chromium

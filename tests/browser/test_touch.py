@@ -211,8 +211,9 @@ def test_a_big_log_moves_as_far_as_the_finger_and_never_back(
         before = place_px(page)
         finger.swipe(px)
         wait_for_rest(page)
-        # The browser keeps the first pixels, by which it tells a swipe from a tap.
-        assert abs(px) - 20 <= abs(before - place_px(page)) <= abs(px)
+        # The browser keeps the first pixels, by which it tells a swipe from a tap: those of a frame
+        # or two, hence more of them on a busy machine.
+        assert abs(px) - 60 <= abs(before - place_px(page)) <= abs(px)
         expect_line(page, first_in_sight(page)["number"] + 3)
     watch_places(page)
     finger.fling(250)
