@@ -165,6 +165,14 @@ class Server:
         """The log's bytes, from the disk."""
         return (self.data_dir / f"{deployment_id}.log").read_bytes()
 
+    def kept(self) -> Iterator[tuple[str, bytes]]:
+        """Every file of the data folder, and what is in it."""
+        for path in self.data_dir.rglob("*"):
+            # One may be renamed, or be another's spare, in the meantime.
+            with contextlib.suppress(FileNotFoundError):
+                if path.is_file():
+                    yield str(path), path.read_bytes()
+
     def close(self) -> None:
         """End the server and every command that a test left running."""
         if self.process is not None:

@@ -89,9 +89,7 @@ def shown(server: Server, deployment_id: str) -> Iterator[tuple[str, bytes]]:
         yield path, server.http.get(path, headers=headers).content
     with server.http.stream("GET", "/events") as stream:
         yield "/events", next(stream.iter_bytes())
-    for file in server.data_dir.rglob("*"):
-        if file.is_file():
-            yield str(file), file.read_bytes()
+    yield from server.kept()
 
 
 def kept_by_processes(server: Server) -> Iterator[tuple[str, bytes]]:
@@ -379,8 +377,7 @@ def test_an_autostarted_file_with_a_secret_in_its_path_is_known_by_the_next_serv
     (tmp_path / "other.log").write_text("new\n")
     wait_for(lambda: len(records()) >= 2, "the new file: a whole round later")
     assert sorted(Path(record["name"]).name for record in records()) == ["***.log", "other.log"]
-    files = [path for path in server.data_dir.rglob("*") if path.is_file()]
-    assert_nowhere(((str(f), f.read_bytes()) for f in files), ASKED)
+    assert_nowhere(server.kept(), ASKED)
     assert ASKED not in json.dumps(record)
 
 
