@@ -18,7 +18,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,17 @@ from returning_viewer import Viewer
 EXIT_STATUS = 7
 SIZES = ((1, 1), (300, 300), (400, 20), (300, 50), (3000, 3000))
 RAN_FILE = "ran"
+LEAST_KEPT_BYTES = 600_000  # of a log of a MiB, at most, that drops a quarter of it at a time
 
 _COMMAND = """echo {token} >> {folder}/{ran}
-i=0
+{hold}i=0
 while [ $i -lt {lines} ]; do
 i=$((i+1)); echo {token} $i
 if [ $((i % {burst})) = 0 ]; then sleep 0.02; fi
 done
 exit {status}"""
+# It says so if another of its name runs.
+_HOLD = "exec 9>>{folder}/{exclusive}; flock --nonblock 9 || echo not alone\n"
 
 
 @dataclass
@@ -49,7 +52,12 @@ class Request:
     burst: int  # lines, after each of which it rests
     tty: bool
     folder: Path
+    source: str = ""
+    exclusive: str = ""  # of those with this name one runs at a time
+    may_wait: bool = True  # for its name; else it is refused while another has it
+    drops_oldest: bool = False  # its log, once that is full
     deployment_id: str | None = None  # None: it got no answer
+    refusal: str = ""
     was_killed: bool = False  # its capture process; it may have ended before
 
     @classmethod
@@ -71,17 +79,35 @@ class Request:
             lines=self.lines,
             burst=self.burst,
             status=EXIT_STATUS,
+            hold=_HOLD.format(folder=self.folder, exclusive=self.exclusive) * bool(self.exclusive),
         )
-        return {"command": command, "tty": self.tty}
+        body = {"command": command, "tty": self.tty}
+        if self.source:
+            body["source"] = self.source
+        if self.exclusive:
+            body |= {"exclusive": self.exclusive, "if_busy": "wait" if self.may_wait else "refuse"}
+        return body
 
     @property
     def text(self) -> list[str]:
         """The lines that it prints."""
         return [f"{self.token} {number}" for number in range(1, self.lines + 1)]
 
+    def number_of(self, line: str) -> int:
+        """Which of its lines this is, the first is 1; 0 if it is none."""
+        number = line.removeprefix(f"{self.token} ")
+        return int(number) if number != line and number.isdecimal() else 0
+
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether it was refused for a reason that there may be."""
+        if self.refusal.startswith("409 "):
+            return not self.may_wait
+        return self.refusal.startswith("503 ") and "the queue is full" in self.refusal
+
     @property
     def log(self) -> bytes:
-        """The log that it leaves."""
+        """All that it writes."""
         return "".join(f"{line}\n" for line in self.text).encode()
 
 
@@ -93,13 +119,12 @@ class Poster(threading.Thread):
         server: Server,
         seed: int,
         rest_seconds: float = 0.1,
-        sizes: Sequence[tuple[int, int]] = SIZES,
+        next_request: Callable[[random.Random, Path], Request] = Request.random,
     ) -> None:
         super().__init__()
-        self._sizes = sizes
+        self._next_request = next_request
         self.requests: list[Request] = []
         self.viewers: list[Viewer | RawViewer] = []
-        self.refusals: list[str] = []
         self._server = server
         self._chance = random.Random(seed)
         self._rest_seconds = rest_seconds
@@ -108,7 +133,7 @@ class Poster(threading.Thread):
     def run(self) -> None:
         """Until it is told to stop."""
         while not self._ended.wait(self._rest_seconds):
-            request = Request.random(self._chance, self._server.folder, self._sizes)
+            request = self._next_request(self._chance, self._server.folder)
             self.requests.append(request)
             try:
                 url = f"{self._server.url}/deployments"
@@ -116,7 +141,7 @@ class Poster(threading.Thread):
             except httpx.TransportError:
                 continue
             if answer.status_code != 201:
-                self.refusals.append(answer.text)
+                request.refusal = f"{answer.status_code} {answer.text.strip()}"
                 continue
             request.deployment_id = answer.json()["id"]
             if self._chance.random() < 0.4:
@@ -152,6 +177,7 @@ class RawViewer(threading.Thread):
         self.seconds = seconds
         self.gave_up = False
         self.resets = 0
+        self.gaps_after: list[int] = []  # it isn't told of any
         self._server = server
         self._text = b""
 
@@ -184,6 +210,7 @@ class Outcome:
 
     faults: list[str] = field(default_factory=list)
     deployments: int = 0
+    refused: int = 0
     unanswered: int = 0
     never_ran: int = 0
     viewers: int = 0
@@ -193,9 +220,7 @@ def check(server: Server, posters: Sequence[Poster]) -> Outcome:
     """Hold all that was asked, run and read against each other, once all has ended."""
     requests = [request for poster in posters for request in poster.requests]
     viewers = [viewer for poster in posters for viewer in poster.viewers]
-    outcome = check_requests(server, requests, viewers)
-    outcome.faults += [f"refused: {text}" for poster in posters for text in poster.refusals]
-    return outcome
+    return check_requests(server, requests, viewers)
 
 
 def check_requests(
@@ -209,7 +234,8 @@ def check_requests(
     for request in requests:
         found = records.get(request.token, [])
         outcome.deployments += len(found)
-        outcome.unanswered += request.deployment_id is None
+        outcome.refused += bool(request.refusal)
+        outcome.unanswered += request.deployment_id is None and not request.refusal
         faults = _faults_of(server, request, found, ran[request.token], outcome)
         outcome.faults += [f"{request.token} ({request.deployment_id}): {f}" for f in faults]
     by_id = {request.deployment_id: request for request in requests}
@@ -217,13 +243,35 @@ def check_requests(
         request = by_id[viewer.deployment_id]
         text = request.text
         if request.was_killed:
-            text = server.log(viewer.deployment_id).decode().splitlines()
-        if viewer.gave_up or viewer.resets or viewer.lines != text:
+            length = len(server.log(viewer.deployment_id))
+            text = request.log[:length].decode().splitlines()
+        if viewer.gave_up or viewer.resets or not _saw_all(viewer, text, request):
             outcome.faults.append(
                 f"{type(viewer).__name__} of {request.deployment_id}: {len(viewer.lines)} lines"
-                f" of {len(text)}, resets: {viewer.resets}, gave up: {viewer.gave_up}"
+                f" of {len(text)}, gaps: {viewer.gaps_after}, resets: {viewer.resets},"
+                f" gave up: {viewer.gave_up}"
             )
     return outcome
+
+
+def _saw_all(viewer: Viewer | RawViewer, text: Sequence[str], request: Request) -> bool:
+    """Whether it has each line once, but for those that were dropped, of which it was told."""
+    if not request.drops_oldest:
+        return viewer.lines == text
+    seen = 0
+    for place, line in enumerate(viewer.lines):
+        if seen < len(text) and line == text[seen]:
+            seen += 1
+        elif isinstance(viewer, RawViewer) and seen < len(text) and text[seen].startswith(line):
+            continue  # the rest of it was dropped
+        elif isinstance(viewer, RawViewer) or place in viewer.gaps_after:
+            number = request.number_of(line)
+            if not seen < number <= len(text):
+                return False
+            seen = number
+        else:
+            return False
+    return seen == len(text)
 
 
 def _records_by_token(server: Server, tokens: set[str]) -> dict[str, list[dict[str, Any]]]:
@@ -240,6 +288,9 @@ def _faults_of(
     server: Server, request: Request, records: list[dict[str, Any]], ran: int, outcome: Outcome
 ) -> list[str]:
     """What isn't as it has to be with one request."""
+    if request.refusal:
+        is_right = request.may_be_refused and not (records or ran)
+        return [] if is_right else [f"refused: {request.refusal}; run {ran} times"]
     if not records:
         if request.deployment_id:
             return ["it got an answer, and nobody knows it"]
@@ -252,12 +303,20 @@ def _faults_of(
         outcome.never_ran += 1
         return ["it never ran, and yet it did"] if ran or log else []
     if request.was_killed and record["state"] == "lost":
-        return [] if request.log.startswith(log) else ["its log is no beginning of what it wrote"]
+        is_right = _is_left_of(request.log[: len(log)], log, request)
+        return [] if is_right else ["its log is no beginning of what it wrote"]
     faults = []
     if (record["state"], record["exit_status"]) != ("failed", EXIT_STATUS):
         faults.append(f"state {record['state']}, exit status {record['exit_status']}")
     if not ran:
         faults.append("it has ended and never ran")
-    if log != request.log:
+    if not _is_left_of(request.log, log, request):
         faults.append(f"its log has {len(log)} bytes, and not the {len(request.log)} it wrote")
     return faults
+
+
+def _is_left_of(whole: bytes, log: bytes, request: Request) -> bool:
+    """Whether a log is what was written, or of one that drops its oldest part the rest."""
+    kept = log.lstrip(b"\0") if request.drops_oldest else log
+    is_enough = len(kept) >= min(len(whole), LEAST_KEPT_BYTES)
+    return len(log) == len(whole) and whole.endswith(kept) and is_enough

@@ -22,6 +22,7 @@ class Viewer(threading.Thread):
         self.url = f"{server.url}/logs/{deployment_id}?{query}"
         self.lines: list[str] = []
         self.ids: list[str] = []
+        self.gaps_after: list[int] = []  # how many lines it had when it was told of each
         self.resets = 0
         self.connections = 0
         self.has_ended = False
@@ -52,6 +53,8 @@ class Viewer(threading.Thread):
                     event = {}
             if answer.status_code == 204:
                 self.has_ended = True
+            elif answer.status_code != 200:
+                time.sleep(0.05)  # it was refused, and tries again
 
     def _dispatch(self, event: dict[str, list[str]]) -> None:
         """Only whole events count: one that was cut off has no blank line after it."""
@@ -61,6 +64,8 @@ class Viewer(threading.Thread):
         if kind == "message" and "data" in event:
             self.lines += event["data"]
             self.ids += event["id"]
+        if kind == "gap":
+            self.gaps_after.append(len(self.lines))
         self.resets += kind == "reset"
         self.has_ended = self.has_ended or kind == "end"
 

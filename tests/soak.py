@@ -3,17 +3,19 @@
     python tests/soak.py --minutes 60 --seed 1
 
 Three acts on one data folder, all under the same load: commands short and long, by pipe and by
-terminal, floods; viewers of each kind, slow ones, some that leave; searches, windows, pages of the
-list. All the while capture processes and fork servers are killed, whatever runs is stopped and goes
-on, indexes are cut, and old deployments deleted.
+terminal, floods, logs that drop their beginning; more than may run at once, some for an exclusive
+name; viewers of each kind, more than a deployment may have, slow ones, some that leave; searches,
+windows, pages of the list. All the while capture processes and fork servers are killed, whatever
+runs is stopped and goes on, indexes are cut, and old deployments removed by the server.
 
 1. One server lives through all of it. Its memory and descriptors have to be flat.
 2. Two workers; they and their supervisor are killed, or told to end.
 3. One server is killed, or told to end, over and over.
 
 Every command counts: its log has to be, byte for byte, what it wrote, its exit status known, and it
-has run once, or never if it is so recorded; each viewer has each line once. After a capture process
-was killed, the log and its viewers have the same beginning of it. The exit status is 1 if anything
+has run once, or never if it is so recorded or was refused, and alone if its name is exclusive; each
+viewer has each line once, or was told of those that were dropped. After a capture process was
+killed, the log and its viewers have the same beginning of it. The exit status is 1 if anything
 is off, with a line for each thing that is.
 
 "Flat": of the first act, without its first third, the median of the second half is at most a tenth
@@ -50,9 +52,24 @@ from tornado_logs.processes import command_of, descendants
 
 ACTS = {"one server": 0.5, "two workers": 0.25, "servers that end": 0.25}
 _SIZES = (*SIZES, (1000, 10), (20_000, 20_000))
+_ROLLING_SIZES = ((120_000, 20_000), (300, 50))  # the first more than twice what its log holds
+_REMEMBERED = 100  # some of which the server may have removed
+_NAMES = ("north", "south")
 _POSTERS = 2
 _STROLLERS = 2
-_KEPT_DEPLOYMENTS = 200
+# Less than there is a wish for: each limit is to be met.
+_CONFIG = """
+max_running = 6
+max_queued = 12
+max_viewers_per_deployment = 3
+keep_deployments = 250
+[sources.shell]
+type = "subprocess"
+[sources.rolling]
+type = "subprocess"
+max_log_bytes = 1048576
+when_log_full = "drop_oldest"
+"""
 _SETTLE_SECONDS = 60.0
 _FINAL = {"succeeded", "failed", "stopped", "timed_out", "lost"}
 
@@ -119,6 +136,16 @@ def judge(samples: Sequence[Sample]) -> list[str]:
     return faults
 
 
+def any_kind(chance: random.Random, folder: Path) -> Request:
+    """A request of any kind."""
+    rolls = chance.random() < 0.15
+    request = Request.random(chance, folder, _ROLLING_SIZES if rolls else _SIZES)
+    request.source, request.drops_oldest = ("rolling" if rolls else "shell"), rolls
+    request.exclusive = chance.choice(("", "", *_NAMES))
+    request.may_wait = not request.exclusive or chance.random() < 0.7
+    return request
+
+
 class Stroller(threading.Thread):
     """Looks at this and that, and leaves; holds what it can to what it knows."""
 
@@ -158,9 +185,9 @@ class Stroller(threading.Thread):
         first = self._chance.randint(1, request.lines)
         answer = self._get(f"/logs/{request.deployment_id}/lines?from={first}&count=100")
         if answer.status_code == 200:
-            lines = answer.json()["lines"]
+            lines, start = answer.json()["lines"], answer.json()["from"]
             # A command that was killed may have left a part of a line.
-            if not request.was_killed and lines != request.text[first - 1 :][: len(lines)]:
+            if not request.was_killed and lines != request.text[start - 1 :][: len(lines)]:
                 self._soak.faults.append(f"a window of {request.deployment_id} from {first}")
 
     def _search(self, request: Request) -> None:
@@ -222,7 +249,7 @@ class Soak:
         """The three acts, and what is left to check after each."""
         for act, part in ACTS.items():
             self.server_stays = act == "one server"
-            self.server.configure("workers = 2" if act == "two workers" else "")
+            self.server.configure("workers = 2\n" * (act == "two workers") + _CONFIG)
             self.server.start()
             self._act(self.seconds * part)
             self._end_all()
@@ -238,8 +265,8 @@ class Soak:
         return (
             f"{total.deployments} deployments, {total.viewers} viewers, {self.looks} looks, "
             f"{total.unanswered} requests without an answer, {total.never_ran} of them recorded as "
-            f"never run; {caused}; at most {peak.pss_bytes / 1e6:.1f} MB and {peak.descriptors} "
-            f"descriptors; faults: {len(self.faults)}"
+            f"never run, {total.refused} refused; {caused}; at most {peak.pss_bytes / 1e6:.1f} MB "
+            f"and {peak.descriptors} descriptors; faults: {len(self.faults)}"
         )
 
     def any_request(self, chance: random.Random) -> Request | None:
@@ -251,7 +278,7 @@ class Soak:
         before = sample(self.server.pid)
         self.ended.clear()
         self._posters = [
-            Poster(self.server, self.chance.getrandbits(32), 0.3, _SIZES) for _ in range(_POSTERS)
+            Poster(self.server, self.chance.getrandbits(32), 0.3, any_kind) for _ in range(_POSTERS)
         ]
         strollers = [Stroller(self, self.chance.getrandbits(32)) for _ in range(_STROLLERS)]
         for thread in (*self._posters, *strollers):
@@ -283,7 +310,8 @@ class Soak:
     def _causes(self) -> list[tuple[str, Callable[[], None]]]:
         workers = self.server.pids("tornado-logs worker")
         always: list[tuple[str, Callable[[], None]]] = [
-            ("captures killed", self._kill_capture),
+            ("captures killed", lambda: self._kill_capture("running")),
+            ("waiting captures killed", lambda: self._kill_capture("queued")),
             ("fork servers killed", lambda: self._signal("fork server", signal.SIGKILL)),
             ("fork servers stopped", lambda: self._pause(self._one_of("fork server"))),
             ("servers stopped", lambda: self._pause(self.server.pid)),
@@ -326,24 +354,25 @@ class Soak:
         except FileNotFoundError:
             return None
 
-    def _any_running(self) -> tuple[Request, dict[str, Any]] | None:
+    def _any(self, state: str) -> tuple[Request, dict[str, Any]] | None:
         for poster in self._posters:
             for request in reversed(poster.requests.copy()):
                 record = self._record(request) if request.deployment_id else None
-                if record and record["state"] == "running":
+                if record and record["state"] == state and record["capture_pid"]:
                     return request, record
         return None
 
     def _running(self, name: str) -> int | None:
-        found = self._any_running()
+        found = self._any("running")
         return found[1][name] if found else None
 
-    def _kill_capture(self) -> None:
-        if found := self._any_running():
+    def _kill_capture(self, state: str) -> None:
+        if found := self._any(state):
             request, record = found
             request.was_killed = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(record["capture_pid"], signal.SIGKILL)
+            record = self._record(request) or record  # its turn may have come just now
             if record["pid"]:
                 with contextlib.suppress(ProcessLookupError):  # else it would count on and on
                     os.killpg(record["pid"], signal.SIGKILL)
@@ -372,7 +401,7 @@ class Soak:
         self.server.start()
 
     def _settle(self) -> None:
-        """Check what has ended, forget it, and keep no more than some of it on the disk."""
+        """Check what has ended, and forget it: the server removes it some time later."""
         for poster in self._posters:
             for request in poster.requests[:-50]:  # the rest may still be asked about, or for
                 viewers = [v for v in poster.viewers if v.deployment_id == request.deployment_id]
@@ -382,14 +411,11 @@ class Soak:
                     for viewer in viewers:
                         poster.viewers.remove(viewer)
                     self._check([request], viewers)
-        while len(self._checked) > _KEPT_DEPLOYMENTS:
-            oldest = self._checked.pop(0)
-            for path in self.server.data_dir.glob(f"{oldest}.*"):
-                path.unlink()
+        self._checked = self._checked[-_REMEMBERED:]
 
     def _check(self, requests: Sequence[Request], viewers: Sequence[Viewer | RawViewer]) -> None:
         outcome = check_requests(self.server, requests, viewers)
-        for name in ("deployments", "unanswered", "never_ran", "viewers"):
+        for name in ("deployments", "unanswered", "never_ran", "refused", "viewers"):
             setattr(self.total, name, getattr(self.total, name) + getattr(outcome, name))
         self.faults += outcome.faults
         self._checked += [r.deployment_id for r in requests if r.deployment_id]
@@ -403,7 +429,6 @@ class Soak:
                 break
             time.sleep(0.1)
         for poster in self._posters:
-            self.faults += [f"refused: {text}" for text in poster.refusals]
             self._check(poster.requests, poster.viewers)
 
     def _states(self) -> list[str]:
