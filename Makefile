@@ -29,7 +29,7 @@ unit: $(VENV)/.test
 
 browser: $(VENV)/.test
 	@sh .ci/need chromium
-	$(BIN)/pytest tests/browser $(ARGS)
+	$(BIN)/pytest tests/browser --numprocesses auto --maxprocesses 2 --dist loadfile $(ARGS)
 
 fuzz: $(VENV)/.test ## what nobody would send, write or do, in any order; 10 minutes (FUZZ_MINUTES=60)
 	@sh .ci/need chromium

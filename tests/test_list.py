@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Server
 
+from tornado_logs import store
 from tornado_logs.deployment import Record, State, new_id, timestamp, write_record
 from tornado_logs.launcher import Launcher
 from tornado_logs.store import Deployments, Filter
@@ -129,6 +130,30 @@ def test_a_search_that_takes_long_gives_what_it_has_and_goes_on(tmp_path: Path) 
     found, pages = asyncio.run(search())
     assert found == [ids[n] for n in reversed(range(1000)) if str(n).startswith("7")]
     assert pages > 4
+
+
+def test_a_bare_log_that_goes_while_it_is_looked_at_is_gone_and_has_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its viewers would be told that it had come to its end."""
+    (tmp_path / "bare.log").write_text("one\n")
+
+    def vanish(path: str) -> bool:
+        Path(path).unlink()
+        return False
+
+    async def look() -> Record | None:
+        deployments = Deployments(str(tmp_path), Launcher(str(tmp_path), []))
+        deployments.start()
+        assert deployments.get("bare")
+        monkeypatch.setattr(store, "is_being_written", vanish)
+        (tmp_path / "bare.log").write_text("two\n")
+        deployments._refresh("bare")
+        found = deployments.get("bare")
+        deployments.close()
+        return found
+
+    assert asyncio.run(look()) is None
 
 
 def listed(server: Server, query: str) -> list[str]:

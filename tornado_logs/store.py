@@ -451,9 +451,9 @@ class Deployments:
         self._follow(deployment_id)  # whoever writes it, we are to notice that it runs again
         path = self.log_path(deployment_id)
         known = self._records.get(deployment_id)
-        written_at = timestamp(os.stat(path).st_mtime)
-        created_at = known.created_at if known else written_at
         writing = is_being_written(path)
+        written_at = timestamp(os.stat(path).st_mtime)  # asked last: it isn't "finished" but gone
+        created_at = known.created_at if known else written_at
         if writing:
             self._later(deployment_id, _RECHECK_SECONDS, self._refresh)
         return Record(
