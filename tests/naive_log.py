@@ -9,10 +9,9 @@ Nothing of the product's is used here: it is what the product is compared with.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 
 _PLAIN = re.compile("[ -~\ufffd]*")
 # The beginning of a character of several bytes: RFC 3629's table, each row cut short. That of a
@@ -98,8 +97,8 @@ class NaiveLog:
         """The offset after `count` of the lines that begin at `offset` or later; -1 for none."""
         if not count:
             return offset
-        ends = [line_end for begin, line_end in pairwise(self.starts) if begin >= offset]
-        return ends[count - 1] if count <= len(ends) else -1
+        at = bisect_left(self.starts, offset) + count
+        return self.starts[at] if at < len(self.starts) else -1
 
     def tail_start(self, count: int, *, ended: bool) -> int:
         """Where the last `count` lines begin."""
