@@ -673,7 +673,8 @@ class LogMachine(RuleBasedStateMachine):
             self.vanish(vanishes, 0)
         before_bytes, whole_end = len(self.model.data), self.model.naive.whole_end
         keep = self.model.naive.whole_end if is_at_line else keep % max(1, before_bytes)
-        keep = keep if self.writer.is_captured else 0
+        # Without its index, a log is known by its first line: one that kept it would be the same.
+        keep = keep if self.writer.is_captured and not self.model.marks_may_change else 0
         self._note_cut()
         os.truncate(self.writer.log_path, keep)
         self.model.data = self.model.data[:keep]
@@ -682,10 +683,11 @@ class LogMachine(RuleBasedStateMachine):
             return
         number = next(_UNIQUE)
         if grows == "as it was":  # as far as lengths can tell
-            self._append((b"log %d" % number).ljust(max(0, whole_end - keep - 1), b".")[:], 0.0)
+            first = b"log %d " % number + b"%d." % number * before_bytes
+            self._append(first[: max(0, whole_end - keep - 1)], 0.0)
             self._append(b"\n" + (b"%d-" % number * before_bytes)[: before_bytes - whole_end], 0.0)
             return
-        first = b"" if is_at_line and self.writer.is_captured else b"log %d\n" % number
+        first = b"" if is_at_line and keep else b"log %d\n" % number
         self._append(first + (lines_of(lines) if grows == "a little" else b""), 0.0)
         if grows == "beyond":
             self.append_flood(1 + before_bytes // 40, 40)
