@@ -26,12 +26,13 @@ from benchmarks.common import (
     write_lines,
 )
 from benchmarks.results import Report, parser
+from tornado_logs.sse import CELL_BYTES
 
 TARGET_GROWTH_MB = 5.0
 _LOG_BYTES = 1000 * MB
 _FIRST_BYTES = 8 * MB
 _SAMPLE_SECONDS = 0.1
-_EVENT = re.compile(rb"id: ([0-9a-f]{8})-([0-9]+)\ndata: ([^\n]*)\n\n")
+_EVENT = re.compile(rb"id: [0-9a-f]{8}-([0-9]+\.[0-9]+)\ndata: ([^\n]*)\n\n")
 _EVENT_EXTRA_BYTES = len("id: 01234567-\ndata: \n\n")
 
 
@@ -69,11 +70,13 @@ class MemoryWatch:
 
 
 class Received:
-    """Checks what has come: every line once, in order, each id the offset after its line."""
+    """Checks what has come: every line once, in order, each with its number in its cell."""
 
     def __init__(self) -> None:
         self.lines = 0
         self.offset = 0
+        self._cell = 0  # its offset
+        self._number = 0
         self.ended = False
         self.hash = hashlib.sha256()
 
@@ -84,16 +87,22 @@ class Received:
             return
         wire_bytes = 0
         lines = []
-        for _, end, line in _EVENT.findall(piece):
+        for place, line in _EVENT.findall(piece):
+            if place != self._next_place():
+                raise BenchmarkError(f"the id says {place!r} at byte {self.offset} of the log")
             self.offset += len(line) + 1
-            if self.offset != int(end):
-                raise BenchmarkError(f"the id says {end!r} after byte {self.offset} of the log")
-            wire_bytes += len(end) + len(line)
+            wire_bytes += len(place) + len(line)
             lines.append(line)
         if wire_bytes + len(lines) * _EVENT_EXTRA_BYTES != len(piece):
             raise BenchmarkError("the stream holds what is no event of a line")
         self.lines += len(lines)
         self.hash.update(b"\n".join(lines) + b"\n")
+
+    def _next_place(self) -> bytes:
+        cell = self.offset // CELL_BYTES * CELL_BYTES
+        self._number = self._number + 1 if cell == self._cell else 1
+        self._cell = cell
+        return b"%d.%d" % (cell, self._number)
 
 
 def measure(server: Server, deployment_id: str, stall_seconds: float) -> tuple[Received, int, int]:

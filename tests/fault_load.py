@@ -277,7 +277,10 @@ def _saw_all(viewer: Viewer | RawViewer, text: Sequence[str], request: Request) 
 def _records_by_token(server: Server, tokens: set[str]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for path in server.data_dir.glob("*.json"):
-        record = json.loads(path.read_text())
+        try:
+            record = json.loads(path.read_text())
+        except FileNotFoundError:  # the server has removed it since, as it does with old ones
+            continue
         token = record["request"]["command"].split()[1]
         if token in tokens:
             found.setdefault(token, []).append(record)

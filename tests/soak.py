@@ -432,8 +432,11 @@ class Soak:
             self._check(poster.requests, poster.viewers)
 
     def _states(self) -> list[str]:
-        paths = self.server.data_dir.glob("*.json")
-        return [json.loads(path.read_text())["state"] for path in paths]
+        states = []
+        for path in self.server.data_dir.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):  # the server has removed it since
+                states.append(json.loads(path.read_text())["state"])
+        return states
 
     def _check_descriptors(self, before: Sample) -> None:
         deadline = time.monotonic() + WAIT_SECONDS
