@@ -46,6 +46,8 @@ const MODES = Object.keys(TIME_MODES);
 const SCROLL_UP_KEYS = ["ArrowUp", "PageUp", "Home"];
 const NO_CHANGE = { runs: null, changed: new Map(), hidden: new Set() };
 const NO_RANGES = [];
+// What nobody can read comes less often: each time a screen of rows is made and thrown away.
+const SKIM_MS = 100;
 // Where in the view a line stands that was jumped to.
 const JUMP_SHARE = 0.3;
 
@@ -82,6 +84,8 @@ export class LogView {
   #times = preference("times", "off", MODES);
   #columns = 100;
   #frame = 0;
+  #flushedAt = -Infinity;
+  #flushedTotal = 0;
   #isDirty = false;
   #remapTimer = 0;
   #toastTimer = 0;
@@ -482,13 +486,32 @@ export class LogView {
   }
 
   #scheduleCounts() {
-    this.#frame ||= requestAnimationFrame(() => (this.#isDirty ? this.#flush() : this.#flushCounts()));
+    this.#frame ||= requestAnimationFrame(() => this.#onFrame());
+  }
+
+  #onFrame() {
+    this.#frame = 0;
+    if (!this.#isDirty) {
+      this.#flushCounts();
+    } else if (this.#isSkimmed() && performance.now() - this.#flushedAt < SKIM_MS) {
+      this.#scheduleCounts();
+    } else {
+      this.#flush();
+    }
+  }
+
+  // Whether nothing will be left of what is in sight.
+  #isSkimmed() {
+    const inSight = this.#element.clientHeight / this.#scroller.lineHeight;
+    return this.#following && this.total - this.#flushedTotal > inSight;
   }
 
   #flush() {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
     this.#isDirty = false;
+    this.#flushedAt = performance.now();
+    this.#flushedTotal = this.total;
     this.#showDigits();
     this.#showPartial();
     if (this.#following) {
