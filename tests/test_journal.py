@@ -67,6 +67,19 @@ def test_what_is_appended_is_in_the_file_byte_by_byte(
     assert (tmp_path / "x.log").read_bytes() == b"".join(pieces)
 
 
+@given(
+    lines=st.lists(st.integers(0, 300), max_size=200),
+    times=st.integers(1, 40),
+    rest=st.sampled_from([b"", b"rest", b"x" * 3000]),
+)
+def test_lines_are_counted_whether_they_are_long_or_short(
+    lines: list[int], times: int, rest: bytes
+) -> None:
+    data = b"".join(b"." * length + b"\n" for length in lines) * times
+    assert log_index.count_newlines(data + rest) == len(lines) * times
+    assert log_index.count_newlines(rest + data) == len(lines) * times
+
+
 def test_checkpoints_are_at_least_ten_milliseconds_apart(
     writer: JournalWriter, clock: Clock, tmp_path: Path
 ) -> None:

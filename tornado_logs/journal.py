@@ -38,7 +38,9 @@ from tornado_logs.log_index import (
     IndexWriter,
     NoTimesError,
     ScannedCheckpoints,
+    count_newlines,
     mark_of_index,
+    newlines_between,
     open_checkpoints,
     read_pieces,
 )
@@ -159,7 +161,7 @@ class JournalWriter:
         # No more at once than may lie between two checkpoints.
         written = os.write(self._log_fd, memoryview(piece)[:most])
         self.offset += written
-        self._lines += piece.count(b"\n", 0, written)
+        self._lines += count_newlines(piece if written == len(piece) else piece[:written])
         now = self._clock()
         # A clock set back must not hold checkpoints up, hence abs().
         late = abs(now - self._checkpoint_time) >= CHECKPOINT_SECONDS
@@ -244,7 +246,7 @@ class JournalWriter:
             with open(self._log_path, "rb", buffering=0) as log:
                 for piece in read_pieces(log.fileno(), self.offset):
                     offset += len(piece)
-                    self._lines += piece.count(b"\n")
+                    self._lines += count_newlines(piece)
                     self._index.add(self._clock(), offset, self._lines)
         except OSError:
             self._index.give_up()
@@ -340,9 +342,9 @@ class LogFile:
         """How many LFs there are before `end`, where the checkpoint before it may be too far."""
         offset, lines = self._ask(lambda known: known.before_offset(end, self.size()))
         if offset >= self.first_byte() or not self.has_index:
-            return lines + sum(piece.count(b"\n") for piece in read_pieces(self.fd, end, offset))
+            return lines + newlines_between(self.fd, offset, end)
         offset, lines = self._ask(lambda known: known.after_offset(end, self.size()))
-        return lines - sum(piece.count(b"\n") for piece in read_pieces(self.fd, offset, end))
+        return lines - newlines_between(self.fd, end, offset)
 
     def is_at_path(self) -> bool:
         """Whether the path still names this file, not another and not none."""
@@ -377,7 +379,7 @@ class LogFile:
         cell = offset // sse.CELL_BYTES * sse.CELL_BYTES
         # A line begins after an LF; the one before the cell tells of a line that begins with it.
         since = max(0, cell - 1)
-        return self.read(since, offset - since).count(b"\n") - (cell > 0)
+        return count_newlines(self.read(since, offset - since)) - (cell > 0)
 
     def cursor(self, offset: int) -> sse.Cursor:
         """The cursor of this place, itself a line's beginning or the log's end.
@@ -487,7 +489,7 @@ class LogFile:
     def _scan_for_line(self, start: Place, number: int) -> Place | None:
         offset, lines = start.offset, start.lines
         for piece in read_pieces(self.fd, self.size(), offset):
-            count = piece.count(b"\n")
+            count = count_newlines(piece)
             if lines + count >= number:
                 return Place(offset + _nth_line_end(piece, number - lines), number)
             lines += count
@@ -511,7 +513,7 @@ class LogFile:
                 offset, lines = first.offset, first.lines
             if offset > end:
                 raise DroppedError(f"the log has dropped what was at offset {end}")
-            count = lines + sum(piece.count(b"\n") for piece in read_pieces(self.fd, end, offset))
+            count = lines + newlines_between(self.fd, offset, end)
             if offset == end or self.first_byte() <= offset:
                 return count
 
@@ -540,7 +542,7 @@ class LogFile:
         while end > first:
             start = max(first, end - SCAN_BYTES)
             piece = self.read(start, end - start)
-            count = piece.count(b"\n")
+            count = count_newlines(piece)
             if count >= number:
                 return start + _nth_line_end(piece, count - number + 1)
             number -= count

@@ -114,10 +114,12 @@ def encode_plain_lines(block: bytes, offset: int, before: int, mark: str) -> byt
 def _encode_cell(lines: bytes, head: bytes, before: int) -> bytes:
     """Lines become the format of one large formatting of numbers: none is ever an object."""
     head = b"id: %b.%%b\ndata: " % head
-    count = lines.count(b"\n")
-    template = lines.replace(b"%", b"%%") if b"%" in lines else lines
-    template = template.replace(b"\n", b"\n\n" + head, count - 1)
-    return b"".join((head, template, b"\n")) % _numbers(before + 1, before + count + 1)
+    plain = lines.replace(b"%", b"%%") if b"%" in lines else lines
+    # After the last LF too: what it has grown by tells how many there were.
+    template = plain.replace(b"\n", b"\n\n" + head)
+    count = (len(template) - len(plain)) // (len(head) + 1)
+    parts = (head, memoryview(template)[: -len(head)])
+    return b"".join(parts) % _numbers(before + 1, before + count + 1)
 
 
 def _numbers(start: int, stop: int) -> tuple[bytes, ...]:
