@@ -35,6 +35,7 @@ _SILENT_SECONDS = 60.0
 _LOOKED_AT_AT_A_TIME = 256  # some 1 ms
 _MOST_SWEEP_SECONDS = 15.0
 _RETRY_AFTER_SECONDS = 5
+_MOST_UNSENT_BYTES = 128 * 1024
 
 # tcp(7) has no names for them in Python: include/net/tcp_states.h
 _TCP_CLOSE, _TCP_CLOSE_WAIT = 7, 8
@@ -253,3 +254,7 @@ def _set_options(sock: socket.socket, stall_seconds: float) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, int(stall_seconds)))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(stall_seconds * 1000))
+    # Else the kernel takes megabytes for each client that takes nothing, and each push to it costs
+    # what it costs to one that reads. What is on its way to a fast client far away isn't limited.
+    with contextlib.suppress(OSError, AttributeError):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MOST_UNSENT_BYTES)
