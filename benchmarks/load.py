@@ -50,6 +50,7 @@ _QUIET_SECONDS = 0.3
 _BUCKET_NS = 20_000
 _BUCKETS = 1_500_000  # 30 s
 _STALLED_BUFFER_BYTES = 4096
+_FILLER_BYTES = 500_000
 _MARK = ord("~")
 
 
@@ -307,6 +308,10 @@ class Writer:
         """Order a single line in each file."""
         os.write(self._order, b"1")
 
+    def write_filler(self) -> None:
+        """Order as many lines at once as no buffer of a viewer who reads nothing has room for."""
+        os.write(self._order, b"f")
+
     def write_all(self) -> None:
         """Order all lines, at their rate."""
         os.write(self._order, b"*")
@@ -334,7 +339,11 @@ class Writer:
             flags = os.O_WRONLY | os.O_APPEND
             files = [os.open(name, flags) for name in self._load.file]
             while order := os.read(self._orders, 1):
-                written = self._write(files, 1) if order == b"1" else self._run(files)
+                if order == b"*":
+                    written = self._run(files)
+                else:
+                    filler = _FILLER_BYTES // self._load.line_bytes
+                    written = self._write(files, 1 if order == b"1" else filler)
                 os.write(self._answers, b"%d\n" % written)
             status = 0
         finally:
@@ -433,9 +442,25 @@ def _warm_up(load: Load, writer: Writer, viewers: Viewers) -> None:
             done = done or writer.answered() is not None
         if done and all(viewers.lines.values()):
             viewers.poll_until_quiet()
+            if load.stalled:
+                _fill(writer, viewers)
             return
     missing = sum(not count for count in viewers.lines.values())
     raise LoadError(f"{missing} of {load.viewers} viewers get no line")
+
+
+def _fill(writer: Writer, viewers: Viewers) -> None:
+    """Have those who read nothing be stuck from here on: until then they cost what readers do."""
+    viewers.start_over()
+    writer.write_filler()
+    lines: int | None = None
+    end = time.monotonic() + _WARM_SECONDS * _WARM_TRIES
+    while lines is None or min(viewers.lines.values()) < lines:
+        if time.monotonic() > end:
+            raise LoadError("the viewers that read don't get what fills the others' buffers")
+        viewers.poll(_STEP_SECONDS)
+        lines = writer.answered() if lines is None else lines
+    viewers.poll_until_quiet()
 
 
 def _wait_idle(load: Load, viewers: Viewers, pids: set[int]) -> float:
