@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from pathlib import Path
 
 import pytest
-from conftest import Server
+from conftest import WAIT_SECONDS, Server
 
 from tornado_logs import store
 from tornado_logs.deployment import Record, State, new_id, timestamp, write_record
@@ -154,6 +155,39 @@ def test_a_bare_log_that_goes_while_it_is_looked_at_is_gone_and_has_not_finished
         return found
 
     assert asyncio.run(look()) is None
+
+
+def test_a_deployment_that_is_removed_while_it_is_found_lost_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (deployment_id,) = fill(tmp_path, 1)
+    record = Record(id=deployment_id, state=State.RUNNING, created_at=timestamp(), request={})
+    write_record(str(tmp_path / f"{deployment_id}.json"), record)
+    find_lost = Launcher.find_lost
+    found: list[Record | None] = []
+
+    def find_and_remove(launcher: Launcher, which: str) -> Record | None:
+        lost = find_lost(launcher, which)
+        (tmp_path / f"{which}.log").unlink()
+        time.sleep(0.2)  # in a thread, while the server hears of the removal
+        found.append(lost)
+        return lost
+
+    async def look() -> Record | None:
+        monkeypatch.setattr(Launcher, "find_lost", find_and_remove)
+        deployments = Deployments(str(tmp_path), Launcher(str(tmp_path), []))
+        deployments.start()
+        assert deployments.get(deployment_id)
+        async with asyncio.timeout(WAIT_SECONDS):
+            while not found:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)  # for what was found to arrive, were it taken
+        deployments.close()
+        return deployments.get(deployment_id)
+
+    assert asyncio.run(look()) is None
+    assert found[0] is not None
+    assert found[0].state is State.LOST
 
 
 def listed(server: Server, query: str) -> list[str]:

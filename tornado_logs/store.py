@@ -487,7 +487,12 @@ class Deployments:
         loop = asyncio.get_running_loop()
         lost = await loop.run_in_executor(None, self._launcher.find_lost, deployment_id)
         if lost is not None:
-            self.add(lost)
+            self._add_lost(lost)
+
+    def _add_lost(self, record: Record) -> None:
+        # It may have been removed meanwhile, and forgotten: nobody would do that a second time.
+        if os.path.isfile(self.log_path(record.id)):
+            self.add(record)
 
     def _path(self, deployment_id: str, suffix: str) -> str:
         return os.path.join(self.data_dir, deployment_id + suffix)
