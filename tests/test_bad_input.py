@@ -661,9 +661,23 @@ def test_a_log_that_is_written_over_by_a_longer_one_begins_anew(server: Server) 
         assert stream.events[2].type == "reset"
 
 
-def open_cut(server: Server, log: Any) -> Any:
-    """A viewer of `cut.log` with two lines in it."""
-    log.write(b"old 1\nold 2\n")
+def test_a_log_that_is_written_over_by_one_with_the_same_end_there_begins_anew(
+    server: Server,
+) -> None:
+    path = server.data_dir / "cut.log"
+    same = "\n" * 300
+    with path.open("wb", buffering=0) as log, open_cut(server, log, same) as stream:
+        stream.wait_for_lines(302)
+        log.seek(0)
+        log.write(b"new 1\nnew 2\n" + same.encode() + b"more\n")
+        lines = stream.wait_for_lines(302 + 303)
+        assert lines[302:] == ["new 1", "new 2", *[""] * 300, "more"]
+        assert stream.events[302].type == "reset"
+
+
+def open_cut(server: Server, log: Any, rest: str = "") -> Any:
+    """A viewer of `cut.log` with two lines in it, and `rest`."""
+    log.write(b"old 1\nold 2\n" + rest.encode())
     server.wait_for_state("cut", "running")
     return open_stream(server.http, "/logs/cut")
 

@@ -138,8 +138,9 @@ class Follower:
         self._summarize = summarize
         self._settings = settings
         self._log = LogFile(path, record.dropped_bytes)
-        self._size = self._log.size()
-        self._ending = self._bytes_before(self._size)
+        self._size = 0
+        self._beginning = self._ending = b""
+        self._note_size(self._log.size())
         self._mark = UNSETTLED_MARK
         self._was_cut = False
         self.cuts = 0  # how often the log began anew; who has seen fewer of them starts over
@@ -180,12 +181,20 @@ class Follower:
         if size < self._size or self._is_written_anew():
             self._start_over()
         if size != self._size:
-            self._ending = self._bytes_before(size)
-            self._size = size
+            self._note_size(size)
             self._wake()
+
+    def _note_size(self, size: int) -> None:
+        self._size = size
+        self._ending = self._bytes_before(size)
+        # Of one that drops its oldest part, the beginning may become zeros.
+        if len(self._beginning) < _ENDING_BYTES and self.record.dropped_bytes is None:
+            self._beginning = self._log.read(0, min(size, _ENDING_BYTES))
 
     def _is_written_anew(self) -> bool:
         """Whether it was cut, and has grown beyond what it was before we heard of that."""
+        if self._log.read(0, len(self._beginning)) != self._beginning:
+            return True
         # What zeros there are now may be the end of a hole.
         return not self._ending.endswith(self._bytes_before(self._size).lstrip(b"\0"))
 
@@ -205,6 +214,7 @@ class Follower:
     def _start_over(self) -> None:
         self.cuts += 1
         self._size = 0
+        self._beginning = b""
         self._was_cut = True
         self._mark = UNSETTLED_MARK
         self._chunks.clear()
