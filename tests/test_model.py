@@ -316,6 +316,9 @@ class ModelOfLog:
     def __init__(self) -> None:
         self.data = b""
         self.marks_may_change = False  # the index was lost, and the ids that were given with it
+        self.was_only_cut = (
+            False  # and nothing came at once: ids of the time in between hold no more
+        )
         self.has_ended = False
         self.is_deleted = False
         self._naive: NaiveLog | None = None
@@ -679,6 +682,8 @@ class LogMachine(RuleBasedStateMachine):
         os.truncate(self.writer.log_path, keep)
         self.model.data = self.model.data[:keep]
         if grows == "not":
+            # A captured log gets its new mark with the next line: who comes by then, comes twice.
+            self.model.was_only_cut |= self.writer.is_captured
             self.go_round(5)
             return
         number = next(_UNIQUE)
@@ -833,6 +838,7 @@ class LogMachine(RuleBasedStateMachine):
         ends = {0} | {line.end for line in self.model.naive.lines(ended=self.model.has_ended)}
         reader.is_void = at not in ends
         reader.may_be_reset = reader.is_void or self.model.marks_may_change
+        reader.may_be_reset |= self.model.was_only_cut
         self.readers.append(reader)
         self._ask(reader)
         reader.query = query.partition("after")[0]  # who knows where it is when it comes back
@@ -848,7 +854,8 @@ class LogMachine(RuleBasedStateMachine):
         if reader.kind == "raw":
             reader.raw, reader.may_be_reset = b"", False
         reader.may_be_reset |= self.is_cut_unheard
-        reader.may_be_reset |= self.model.marks_may_change and reader.kind != "raw"
+        is_mark_sure = not (self.model.marks_may_change or self.model.was_only_cut)
+        reader.may_be_reset |= not is_mark_sure and reader.kind != "raw"
         self._ask(reader, is_small=is_small)
 
     def _ask(self, reader: Reader, *, is_small: bool = False) -> None:
