@@ -229,7 +229,7 @@ def check_requests(
     """The same for these requests, which have ended, and the viewers of their logs."""
     ran_file = server.folder / RAN_FILE
     ran = Counter(ran_file.read_text().split() if ran_file.exists() else [])
-    records = _records_by_token(server, {request.token for request in requests})
+    records = records_by_token(server, {request.token for request in requests})
     outcome = Outcome(viewers=len(viewers))
     for request in requests:
         found = records.get(request.token, [])
@@ -274,7 +274,8 @@ def _saw_all(viewer: Viewer | RawViewer, text: Sequence[str], request: Request) 
     return seen == len(text)
 
 
-def _records_by_token(server: Server, tokens: set[str]) -> dict[str, list[dict[str, Any]]]:
+def records_by_token(server: Server, tokens: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """The records that the server has of requests with these tokens."""
     found: dict[str, list[dict[str, Any]]] = {}
     for path in server.data_dir.glob("*.json"):
         try:

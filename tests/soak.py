@@ -45,7 +45,15 @@ from typing import Any
 
 import httpx
 from conftest import WAIT_SECONDS, Server
-from fault_load import SIZES, Outcome, Poster, RawViewer, Request, check_requests
+from fault_load import (
+    SIZES,
+    Outcome,
+    Poster,
+    RawViewer,
+    Request,
+    check_requests,
+    records_by_token,
+)
 from returning_viewer import Viewer
 
 from tornado_logs.processes import command_of, descendants
@@ -405,13 +413,20 @@ class Soak:
         for poster in self._posters:
             for request in poster.requests[:-50]:  # the rest may still be asked about, or for
                 viewers = [v for v in poster.viewers if v.deployment_id == request.deployment_id]
-                record = self._record(request) if request.deployment_id else None
-                if record and record["state"] in _FINAL and not any(v.is_alive() for v in viewers):
+                if self._has_ended(request) and not any(v.is_alive() for v in viewers):
                     poster.requests.remove(request)
                     for viewer in viewers:
                         poster.viewers.remove(viewer)
                     self._check([request], viewers)
         self._checked = self._checked[-_REMEMBERED:]
+
+    def _has_ended(self, request: Request) -> bool:
+        """Whether nothing more comes of a request that was made a while ago."""
+        if request.deployment_id:
+            record = self._record(request)
+            return record is not None and record["state"] in _FINAL
+        found = records_by_token(self.server, {request.token}).get(request.token, [])
+        return all(record["state"] in _FINAL for record in found)
 
     def _check(self, requests: Sequence[Request], viewers: Sequence[Viewer | RawViewer]) -> None:
         outcome = check_requests(self.server, requests, viewers)

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pytest
 from conftest import Server, wait_for
 from sse_client import open_stream
 
+from tornado_logs.deployment import Record, State, write_record
 from tornado_logs.run_queue import Entry, HeldError, QueueFullError, RunQueue, next_to_run
+from tornado_logs.source import DEPLOYMENT_VARIABLE
 
 UNTIL = "while [ ! -e %s ]; do sleep 0.02; done; echo done"
 
@@ -114,6 +117,22 @@ def test_a_name_is_one_runners_at_a_time(queue: RunQueue) -> None:
     queue.leave("b")
     enter(queue, "d", "prod", may_wait=False)
     assert running(queue, "d") == ["d"]
+
+
+@pytest.mark.parametrize("has_record", [True, False])
+def test_a_name_stays_taken_by_a_command_that_no_record_tells_of(
+    queue: RunQueue, tmp_path: Path, has_record: bool
+) -> None:
+    """Its capture process was killed just after it had started it."""
+    os.close(enter(queue, "1", "prod"))  # as its death does
+    if has_record:
+        write_record(str(tmp_path / "1.json"), Record("1", state=State.RUNNING))
+    with subprocess.Popen(["sleep", "60"], env={DEPLOYMENT_VARIABLE: "1"}) as command:
+        with pytest.raises(HeldError):
+            enter(queue, "2", "prod", may_wait=False)
+        command.kill()
+        command.wait()
+    os.close(enter(queue, "2", "prod", may_wait=False))
 
 
 def test_a_queue_has_an_end(queue: RunQueue) -> None:

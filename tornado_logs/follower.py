@@ -37,6 +37,7 @@ from tornado_logs.journal import (
 from tornado_logs.store import Deployments
 
 _CACHED_CHUNKS = 4
+_NOTED_PLACES = 32
 _SCAN_SLICE_BYTES = 4 * 1024 * 1024  # some milliseconds of the event loop's time
 _ENDING_BYTES = 256
 
@@ -147,6 +148,7 @@ class Follower:
         self._deleted = False
         self.shutting_down = False
         self._chunks: dict[tuple[Framing, int, int | None], Chunk] = {}
+        self._lines_before: dict[int, int] = {}  # what `LogFile.lines_before` says of some offsets
         self._long_lines: dict[int, LongLine] = {}
         self._waiting: set[asyncio.Future[bool]] = set()
         self._listeners: set[Callable[[], None]] = set()
@@ -218,6 +220,7 @@ class Follower:
         self._was_cut = True
         self._mark = UNSETTLED_MARK
         self._chunks.clear()
+        self._lines_before.clear()
         self._long_lines.clear()
         self._wake()
 
@@ -424,7 +427,10 @@ class Follower:
         return sse.encode_batch(lines, block.end, self.mark())
 
     def _lines(self, block: Block, *, is_plain: bool) -> bytes:
-        before = self._log.lines_before(block.start)
+        before = self._lines_before.get(block.start)
+        if before is None:
+            before = self._log.lines_before(block.start)
+        self._note_lines(block, before)
         if is_plain:
             return sse.encode_plain_lines(block.data, block.start, before, self.mark())
         lines, ends = block_lines(block, self._settings.max_line_bytes)
@@ -432,6 +438,19 @@ class Follower:
         return sse.encode_lines(
             lines, sse.line_cursors(block.start, ends, before, self.mark(), is_whole=is_whole)
         )
+
+    def _note_lines(self, block: Block, before: int) -> None:
+        """How many lines begin before the block's end in its cell: most go on there at once."""
+        if not block.data.endswith(b"\n") or block.end - block.start != len(block.data):
+            return
+        cell = block.end // sse.CELL_BYTES * sse.CELL_BYTES
+        if cell <= block.start:
+            lines = before + block.data.count(b"\n")
+        else:  # each LF from the one before the cell on begins a line, but for the last
+            lines = block.data.count(b"\n", cell - 1 - block.start) - 1
+        self._lines_before[block.end] = lines
+        while len(self._lines_before) > _NOTED_PLACES:
+            del self._lines_before[next(iter(self._lines_before))]
 
     async def _long_block(self, offset: int) -> Block | None:
         """A line longer than a block: found in slices, so that nobody else waits for it."""

@@ -21,8 +21,10 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from tornado_logs import processes
 from tornado_logs.deployment import process_start, read_record
 from tornado_logs.disk import write_atomically
+from tornado_logs.source import DEPLOYMENT_VARIABLE
 
 QUEUE_FOLDER = ".queue"
 
@@ -215,8 +217,13 @@ class RunQueue:
         with contextlib.suppress(OSError, ValueError):
             record = read_record(os.path.join(self._data_dir, f"{deployment_id}.json"))
             pid, started = record.pid, record.pid_started
-            return pid is not None and started is not None and process_start(pid) == started
-        return False
+            if pid is not None and started is not None:
+                return process_start(pid) == started
+        # It may have died between the command's start and the word of that.
+        return any(
+            not processes.has_ended(pid)
+            for pid in processes.with_variable(DEPLOYMENT_VARIABLE, deployment_id)
+        )
 
     def _max_running(self) -> int:
         with open(self._limit_path, "rb") as file:
