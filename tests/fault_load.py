@@ -55,6 +55,7 @@ class Request:
     source: str = ""
     exclusive: str = ""  # of those with this name one runs at a time
     may_wait: bool = True  # for its name; else it is refused while another has it
+    may_find_queue_full: bool = False
     drops_oldest: bool = False  # its log, once that is full
     deployment_id: str | None = None  # None: it got no answer
     refusal: str = ""
@@ -103,7 +104,8 @@ class Request:
         """Whether it was refused for a reason that there may be."""
         if self.refusal.startswith("409 "):
             return not self.may_wait
-        return self.refusal.startswith("503 ") and "the queue is full" in self.refusal
+        is_full = self.refusal.startswith("503 ") and "the queue is full" in self.refusal
+        return is_full and self.may_find_queue_full
 
     @property
     def log(self) -> bytes:

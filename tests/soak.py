@@ -144,6 +144,14 @@ def judge(samples: Sequence[Sample]) -> list[str]:
     return faults
 
 
+def comes_true(condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> bool:
+    """Whether this is so before the time is over."""
+    deadline = time.monotonic() + seconds
+    while not (is_so := condition()) and time.monotonic() < deadline:
+        time.sleep(0.05)  # between two looks
+    return is_so
+
+
 def any_kind(chance: random.Random, folder: Path) -> Request:
     """A request of any kind."""
     rolls = chance.random() < 0.15
@@ -151,6 +159,7 @@ def any_kind(chance: random.Random, folder: Path) -> Request:
     request.source, request.drops_oldest = ("rolling" if rolls else "shell"), rolls
     request.exclusive = chance.choice(("", "", *_NAMES))
     request.may_wait = not request.exclusive or chance.random() < 0.7
+    request.may_find_queue_full = True
     return request
 
 
@@ -396,10 +405,9 @@ class Soak:
     def _kill_server(self) -> None:
         workers = self.server.pids("tornado-logs worker")
         self.server.kill()
-        deadline = time.monotonic() + WAIT_SECONDS
-        while any("tornado-logs worker" in command_of(pid) for pid in workers):
-            assert time.monotonic() < deadline, "workers outlive their supervisor"
-            time.sleep(0.01)
+        assert comes_true(
+            lambda: not any("tornado-logs worker" in command_of(pid) for pid in workers)
+        ), "workers outlive their supervisor"
         self.server.start()
 
     def _end_server(self) -> None:
@@ -422,6 +430,8 @@ class Soak:
 
     def _has_ended(self, request: Request) -> bool:
         """Whether nothing more comes of a request that was made a while ago."""
+        if request.refusal:
+            return True
         if request.deployment_id:
             record = self._record(request)
             return record is not None and record["state"] in _FINAL
@@ -437,12 +447,8 @@ class Soak:
 
     def _end_all(self) -> None:
         """Wait for what still runs, and check all that is left."""
-        deadline = time.monotonic() + _SETTLE_SECONDS
-        while not all(state in _FINAL for state in self._states()):
-            if time.monotonic() > deadline:
-                self.faults.append(f"something still runs after {_SETTLE_SECONDS:g} s")
-                break
-            time.sleep(0.1)
+        if not comes_true(lambda: set(self._states()) <= _FINAL, _SETTLE_SECONDS):
+            self.faults.append(f"something still runs after {_SETTLE_SECONDS:g} s")
         for poster in self._posters:
             self._check(poster.requests, poster.viewers)
 
@@ -454,12 +460,10 @@ class Soak:
         return states
 
     def _check_descriptors(self, before: Sample) -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
-        while (now := sample(self.server.pid).descriptors) > before.descriptors + 10:
-            if time.monotonic() > deadline:
-                self.faults.append(f"{before.descriptors} descriptors before, {now} afterwards")
-                return
-            time.sleep(0.1)
+        most = before.descriptors + 10
+        if not comes_true(lambda: sample(self.server.pid).descriptors <= most):
+            now = sample(self.server.pid).descriptors
+            self.faults.append(f"{before.descriptors} descriptors before, {now} afterwards")
 
 
 def main() -> int:

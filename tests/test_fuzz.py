@@ -533,12 +533,6 @@ _RECORDS = st.builds(
         st.sampled_from(["state", "created_at", "request", "pid", "id", "name"]), _JSON
     ),
 )
-RECORD = {
-    "id": "other",
-    "state": "running",
-    "request": {},
-    "created_at": "2026-11-22T10:00:00.000Z",
-}
 _CONTENTS = st.one_of(
     st.binary(max_size=60),
     _RECORDS,

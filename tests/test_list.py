@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -164,24 +164,28 @@ def test_a_deployment_that_is_removed_while_it_is_found_lost_is_gone(
     record = Record(id=deployment_id, state=State.RUNNING, created_at=timestamp(), request={})
     write_record(str(tmp_path / f"{deployment_id}.json"), record)
     find_lost = Launcher.find_lost
+    is_forgotten = threading.Event()
     found: list[Record | None] = []
 
     def find_and_remove(launcher: Launcher, which: str) -> Record | None:
-        lost = find_lost(launcher, which)
+        found.append(find_lost(launcher, which))
         (tmp_path / f"{which}.log").unlink()
-        time.sleep(0.2)  # in a thread, while the server hears of the removal
-        found.append(lost)
-        return lost
+        assert is_forgotten.wait(WAIT_SECONDS)
+        return found[-1]
+
+    def on_record(_which: str, changed: Record | None) -> None:
+        if changed is None:
+            is_forgotten.set()
 
     async def look() -> Record | None:
         monkeypatch.setattr(Launcher, "find_lost", find_and_remove)
         deployments = Deployments(str(tmp_path), Launcher(str(tmp_path), []))
         deployments.start()
+        deployments.listen(on_record)
         assert deployments.get(deployment_id)
         async with asyncio.timeout(WAIT_SECONDS):
-            while not found:  # noqa: ASYNC110 - nothing tells
+            while not found or deployments._tasks:  # noqa: ASYNC110 - nothing tells
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)  # for what was found to arrive, were it taken
         deployments.close()
         return deployments.get(deployment_id)
 

@@ -119,19 +119,24 @@ def test_a_name_is_one_runners_at_a_time(queue: RunQueue) -> None:
     assert running(queue, "d") == ["d"]
 
 
-@pytest.mark.parametrize("has_record", [True, False])
-def test_a_name_stays_taken_by_a_command_that_no_record_tells_of(
-    queue: RunQueue, tmp_path: Path, has_record: bool
+def test_a_name_stays_taken_by_a_command_whose_start_no_record_tells_of(
+    queue: RunQueue, tmp_path: Path
 ) -> None:
     """Its capture process was killed just after it had started it."""
     os.close(enter(queue, "1", "prod"))  # as its death does
-    if has_record:
-        write_record(str(tmp_path / "1.json"), Record("1", state=State.RUNNING))
+    path = str(tmp_path / "1.json")
+    record = Record("1", state=State.RUNNING)
+    write_record(path, record)
+    with pytest.raises(HeldError):  # nobody has looked yet what is left of it
+        enter(queue, "2", "prod", may_wait=False)
     with subprocess.Popen(["sleep", "60"], env={DEPLOYMENT_VARIABLE: "1"}) as command:
+        record.state, record.left_running = State.LOST, [{"pid": command.pid, "command": "sleep"}]
+        write_record(path, record)
         with pytest.raises(HeldError):
             enter(queue, "2", "prod", may_wait=False)
         command.kill()
-        command.wait()
+    record.left_running[0]["pid"] = os.getpid()  # another has its number now
+    write_record(path, record)
     os.close(enter(queue, "2", "prod", may_wait=False))
 
 

@@ -66,8 +66,12 @@ def with_descendants(pids: Collection[int]) -> list[int]:
 
 def with_variable(name: str, value: str) -> list[int]:
     """The processes that were started with this environment variable; ours alone to read."""
-    entry = f"{name}={value}".encode()
-    return [pid for pid in _proc_pids() if entry in _proc_file(pid, "environ").split(b"\0")]
+    return [pid for pid in _proc_pids() if has_variable(pid, name, value)]
+
+
+def has_variable(pid: int, name: str, value: str) -> bool:
+    """Whether a process was started with this variable; not once it has ended."""
+    return f"{name}={value}".encode() in _proc_file(pid, "environ").split(b"\0")
 
 
 def command_of(pid: int, mask: Callable[[str], str] = str) -> str:

@@ -214,16 +214,18 @@ class RunQueue:
 
     def _has_left_its_command(self, deployment_id: str) -> bool:
         """Whether the command outlives its capture process: a name stays taken as long."""
-        with contextlib.suppress(OSError, ValueError):
+        # No record, or one that can't be right: then there is nothing to go by.
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             record = read_record(os.path.join(self._data_dir, f"{deployment_id}.json"))
-            pid, started = record.pid, record.pid_started
-            if pid is not None and started is not None:
-                return process_start(pid) == started
-        # It may have died between the command's start and the word of that.
-        return any(
-            not processes.has_ended(pid)
-            for pid in processes.with_variable(DEPLOYMENT_VARIABLE, deployment_id)
-        )
+            if record.pid is not None and record.pid_started is not None:
+                return process_start(record.pid) == record.pid_started
+            # It may have died between the command's start and the word of that. A server, which
+            # looks through all processes as it finds the deployment lost, tells what is left of it.
+            return not record.state.is_final or any(
+                processes.has_variable(left["pid"], DEPLOYMENT_VARIABLE, deployment_id)
+                for left in record.left_running
+            )
+        return False
 
     def _max_running(self) -> int:
         with open(self._limit_path, "rb") as file:
