@@ -147,7 +147,7 @@ class Follower:
         self.cuts = 0  # how often the log began anew; who has seen fewer of them starts over
         self._deleted = False
         self.shutting_down = False
-        self._chunks: dict[tuple[Framing, int, int | None], Chunk] = {}
+        self._chunks: dict[tuple[Framing, int, int], Chunk] = {}
         self._lines_before: dict[int, int] = {}  # what `LogFile.lines_before` says of some offsets
         self._long_lines: dict[int, LongLine] = {}
         self._waiting: set[asyncio.Future[bool]] = set()
@@ -316,19 +316,20 @@ class Follower:
         Raises LineTooLongError where `next` has to be awaited for it, DroppedError where it was
         dropped.
         """
-        size = self._size if limit is None else min(limit, self._size)
-        key = (framing, offset, limit)
+        end = min(offset + BLOCK_BYTES, self._size if limit is None else min(limit, self._size))
+        # By its end too: what others got here a while ago lacks the lines that came since.
+        key = (framing, offset, end)
         chunk = self._chunks.get(key)
-        if chunk is None and (chunk := self._read_chunk(offset, size, framing)):
+        if chunk is None and (chunk := self._read_chunk(offset, end, framing)):
             self._keep(key, chunk)
         return chunk
 
-    def _read_chunk(self, offset: int, size: int, framing: Framing) -> Chunk | None:
+    def _read_chunk(self, offset: int, end: int, framing: Framing) -> Chunk | None:
         if framing is Framing.RAW:
-            data = self._log.read(offset, min(BLOCK_BYTES, size - offset))
+            data = self._log.read(offset, end - offset)
             self._check_there(offset)
             return Chunk(data, offset + len(data)) if data else None
-        block = self._log.read_block(offset, size, ended=self.has_ended)
+        block = self._log.read_block(offset, end, ended=self.has_ended)
         chunk = self._encode(block, framing) if block else None
         self._check_there(offset)
         return chunk
@@ -408,7 +409,7 @@ class Follower:
             self._check_there(offset)
             return chunk
 
-    def _keep(self, key: tuple[Framing, int, int | None], chunk: Chunk) -> None:
+    def _keep(self, key: tuple[Framing, int, int], chunk: Chunk) -> None:
         self._chunks[key] = chunk
         while len(self._chunks) > _CACHED_CHUNKS:
             del self._chunks[next(iter(self._chunks))]

@@ -34,8 +34,8 @@ from tornado_logs.journal import DroppedError, LineTooLongError
 _GROUP_VIEWERS = 256
 """How many viewers get a block before others have their turn on the event loop: some 4 ms."""
 
-_PAUSE = 1.45
-"""Under load, the pause after a turn as a part of the time that such a turn takes at best."""
+_SPACING = 2.7
+"""Under load, the time from turn to turn, as a multiple of what such a turn takes at best."""
 
 _FORGET = 1.01
 """How fast the best time is forgotten, with each turn, as what is sent becomes more."""
@@ -179,9 +179,8 @@ class _Turns:
     def _pay(self, now: float, spent_seconds: float, viewers: int) -> None:
         # A turn that something else has held up must not hold up the next as well.
         self._best_seconds = min(self._best_seconds * _FORGET, spent_seconds / viewers)
-        pause_seconds = _PAUSE * self._best_seconds * viewers
-        paid_until = max(self._paid_until, now - _BURST_SECONDS)
-        self._paid_until = paid_until + spent_seconds + pause_seconds
+        cost_seconds = max(spent_seconds, _SPACING * self._best_seconds * viewers)
+        self._paid_until = max(self._paid_until, now - _BURST_SECONDS) + cost_seconds
 
 
 class Viewer:

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,24 +151,34 @@ class FolderWatch:
         if self._unwatched:
             self._on_change(Changes(set(self._unwatched), set()))
 
-    def _take_rest(self) -> None:
-        """While a lot happens, let what follows gather for a moment; the first is told at once.
+    def _on_events(self) -> None:
+        """There are events. While a lot happens, let what follows gather for a moment each time.
 
-        Each wake-up costs some 50 µs, which thousands of short writes a second would add up to.
+        The first is told at once. Each wake-up costs some 50 µs, which thousands of short writes a
+        second would add up to.
         """
+        events = self._inotify.read(timeout=0)
         now = self._loop.time()
         if now < self._told_at + 2 * _REST_SECONDS:
             self._loop.remove_reader(self._inotify.fileno())
-            self._rest = self._loop.call_later(_REST_SECONDS, self._go_on)
+            self._take_rest()
         self._told_at = now
+        self._tell_events(events)
 
-    def _go_on(self) -> None:
-        self._rest = None
-        self._loop.add_reader(self._inotify.fileno(), self._on_events)
+    def _take_rest(self) -> None:
+        self._rest = self._loop.call_later(_REST_SECONDS, self._after_rest)
 
-    def _on_events(self) -> None:
+    def _after_rest(self) -> None:
+        if events := self._inotify.read(timeout=0):
+            self._take_rest()
+            self._tell_events(events)
+        else:
+            self._rest = None
+            self._loop.add_reader(self._inotify.fileno(), self._on_events)
+
+    def _tell_events(self, events: Iterable[Any]) -> None:
         written, changed, overflow = set(), set(), False
-        for event in self._inotify.read(timeout=0):
+        for event in events:
             if event.mask & self._modify:
                 written.add(self._followed.get(event.wd, ""))
             elif event.mask & self._ignored:  # the kernel has dropped the watch of a removed file
@@ -176,7 +186,6 @@ class FolderWatch:
             else:
                 changed.add(event.name)
                 overflow = overflow or bool(event.mask & self._overflow)
-        self._take_rest()
         self._on_change(Changes(written, changed, overflow))
 
     def _on_poll(self) -> None:
