@@ -10,8 +10,8 @@ IOStream, and the viewer catches up again from its own offset. Whoever can't be 
 by `handlers.streaming` alone.
 
 Batching outweighs everything else, so turns are paced: as long as little is to be sent, all of it
-goes at once; under load a pause follows each turn, in proportion to what such a turn takes at best,
-so that lines that come meanwhile travel together and other work goes on. A group reads the log when
+goes at once; under load turns keep a distance in proportion to what such a turn takes at best, so
+that lines that come meanwhile travel together and other work goes on. A group reads the log when
 its turn comes: the last one of ten thousand viewers gets lines as fresh as the first.
 """
 
@@ -31,17 +31,17 @@ from tornado_logs import sse
 from tornado_logs.follower import Follower, Framing, Position
 from tornado_logs.journal import DroppedError, LineTooLongError
 
-_GROUP_VIEWERS = 256
+_GROUP_VIEWERS = 512
 """How many viewers get a block before others have their turn on the event loop: some 4 ms."""
 
-_SPACING = 2.7
+_SPACING = 3.2
 """Under load, the time from turn to turn, as a multiple of what such a turn takes at best."""
 
-_FORGET = 1.01
+_FORGET = 1.005
 """How fast the best time is forgotten, with each turn, as what is sent becomes more."""
 
 _BURST_SECONDS = 0.1
-"""Pauses that were not needed while there was nothing to send count, up to so many seconds."""
+"""Time in which there was nothing to send pays for turns that then follow at once, up to so much."""
 
 Send = Callable[[bytes], int]
 """A socket's own `send`."""
@@ -140,12 +140,12 @@ def _kind(viewer: Viewer) -> _Kind:
 
 
 class _Turns:
-    """Gives groups that have something to send their turns, one after the other, and the pauses."""
+    """Gives groups that have something to send their turns, one after the other, at a distance."""
 
     def __init__(self) -> None:
         self._waiting: deque[_Group] = deque()
         self._planned = False
-        self._paid_until = 0.0  # each turn costs its own time and its pause; idle time pays for it
+        self._paid_until = 0.0  # each turn has its cost in time; idle time pays for it
         self._best_seconds = 1e-5  # for each viewer
 
     def ask(self, group: _Group) -> None:
@@ -331,6 +331,7 @@ class _Group:
         self.offset = viewer.position.offset
         self._in_line = viewer.position.in_line
         self._members: dict[Send, Viewer] = {}
+        self._sends: tuple[Send, ...] | None = None  # of all members, until they change
         self._ahead: set[Viewer] = set()  # they came with more than was sent, and wait for it
         self._turns = turns
         self._is_waiting = False
@@ -356,13 +357,18 @@ class _Group:
         """A viewer that has all that the group has, or more."""
         viewer.group = self
         if viewer.position.offset == self.offset:
-            self._members[viewer.send] = viewer
+            self._add(viewer)
         else:
             self._ahead.add(viewer)
+
+    def _add(self, viewer: Viewer) -> None:
+        self._members[viewer.send] = viewer
+        self._sends = None
 
     def leave(self, viewer: Viewer) -> None:
         """The viewer has gone, or catches up by itself."""
         viewer.group = None
+        self._sends = None
         if self._members.pop(viewer.send, None) is None:
             self._ahead.discard(viewer)
         if self._is_empty:
@@ -411,7 +417,7 @@ class _Group:
         for viewer in tuple(self._ahead):
             if viewer.position.offset == end:
                 self._ahead.discard(viewer)
-                self._members[viewer.send] = viewer
+                self._add(viewer)
             elif viewer.position.offset < end:  # within the block: it reads the rest for itself
                 self._set_free(viewer)
         if not self._is_empty and (self.offset < self._follower.size or self._follower.has_ended):
@@ -422,7 +428,9 @@ class _Group:
         self._sent_at = self._loop.time()
         self._ping_due = False
         length = len(data)
-        for send in tuple(self._members):
+        if self._sends is None:
+            self._sends = tuple(self._members)
+        for send in self._sends:
             # Little but the system call: this is where a busy server's time goes.
             try:
                 sent_bytes = send(data)
