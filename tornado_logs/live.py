@@ -41,7 +41,7 @@ _FORGET = 1.005
 """How fast the best time is forgotten, with each turn, as what is sent becomes more."""
 
 _BURST_SECONDS = 0.1
-"""Time in which there was nothing to send pays for turns that then follow at once, up to so much."""
+"""So much time in which there was nothing to send pays for turns that then follow at once."""
 
 Send = Callable[[bytes], int]
 """A socket's own `send`."""
