@@ -43,6 +43,9 @@ _FORGET = 1.005
 _BURST_SECONDS = 0.1
 """So much time in which there was nothing to send pays for turns that then follow at once."""
 
+_READING_SECONDS = 0.0005
+"""How long one who catches up reads before others have their turn, who don't: some blocks."""
+
 Send = Callable[[bytes], int]
 """A socket's own `send`."""
 
@@ -63,6 +66,7 @@ class Live:
         self._ping_seconds = ping_seconds
         self._turns = _Turns()
         self._readers: deque[asyncio.Future[None]] = deque()
+        self._reads_until = 0.0  # whose turn it is, if nobody waits for the next
         self._groups: dict[_Kind, list[_Group]] = {}
         self._viewers: set[Viewer] = set()
 
@@ -83,9 +87,12 @@ class Live:
     async def turn_to_read(self) -> None:
         """Wait for others: of those who catch up, one reads a block in each turn of the loop.
 
-        However many there are, what else there is to do waits for one block and no more.
+        However many there are, what else there is to do waits for one block and no more. One alone
+        reads as many as take about as long.
         """
         loop = asyncio.get_running_loop()
+        if not self._readers and loop.time() < self._reads_until:
+            return
         future: asyncio.Future[None] = loop.create_future()
         self._readers.append(future)
         if len(self._readers) == 1:
@@ -93,11 +100,13 @@ class Live:
         await future
 
     def _let_read(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._reads_until = loop.time() + _READING_SECONDS
         future = self._readers.popleft()
         if not future.done():  # it is, where the viewer has gone
             future.set_result(None)
         if self._readers:
-            asyncio.get_running_loop().call_soon(self._let_read)
+            loop.call_soon(self._let_read)
 
     def group_for(self, viewer: Viewer) -> _Group | None:
         """The group that the viewer is to join, if there is one with room for it."""
