@@ -334,6 +334,21 @@ class Follower:
         self._check_there(offset)
         return chunk
 
+    def file_of_block(self, position: Position, limit: int | None) -> int | None:
+        """The log's descriptor, where a full block of bare bytes is next that can go as it is.
+
+        None where it has to be read: for what may be dropped, its pages become zeros on their way.
+        """
+        end = position.offset + BLOCK_BYTES
+        can_go = (
+            position.framing is Framing.RAW
+            and position.cuts == self.cuts
+            and self.record.dropped_bytes is None
+            and end <= (self._size if limit is None else min(limit, self._size))
+            and end <= self._log.size()  # it may have been cut since we looked
+        )
+        return self._log.fd if can_go else None
+
     def _check_there(self, offset: int) -> None:
         """After what stands at `offset` was read: zeros, if it was dropped by then."""
         if not self._log.is_there(offset):
