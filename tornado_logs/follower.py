@@ -446,25 +446,22 @@ class Follower:
         before = self._lines_before.get(block.start)
         if before is None:
             before = self._log.lines_before(block.start)
-        self._note_lines(block, before)
         if is_plain:
-            return sse.encode_plain_lines(block.data, block.start, before, self.mark())
+            data, count = sse.encode_plain_lines(block.data, block.start, before, self.mark())
+            self._note_lines(block.end, count)
+            return data
         lines, ends = block_lines(block, self._settings.max_line_bytes)
         is_whole = block.data.endswith(b"\n")
-        return sse.encode_lines(
-            lines, sse.line_cursors(block.start, ends, before, self.mark(), is_whole=is_whole)
-        )
+        cursors = sse.line_cursors(block.start, ends, before, self.mark(), is_whole=is_whole)
+        if is_whole:
+            last = cursors[-1]
+            is_its_cell = block.end < last.offset + sse.CELL_BYTES
+            self._note_lines(block.end, last.lines if is_its_cell else 0)
+        return sse.encode_lines(lines, cursors)
 
-    def _note_lines(self, block: Block, before: int) -> None:
-        """How many lines begin before the block's end in its cell: most go on there at once."""
-        if not block.data.endswith(b"\n") or block.end - block.start != len(block.data):
-            return
-        cell = block.end // sse.CELL_BYTES * sse.CELL_BYTES
-        if cell <= block.start:
-            lines = before + block.data.count(b"\n")
-        else:  # each LF from the one before the cell on begins a line, but for the last
-            lines = block.data.count(b"\n", cell - 1 - block.start) - 1
-        self._lines_before[block.end] = lines
+    def _note_lines(self, offset: int, lines: int) -> None:
+        """How many lines begin before `offset`, a block's end, in its cell: most go on there."""
+        self._lines_before[offset] = lines
         while len(self._lines_before) > _NOTED_PLACES:
             del self._lines_before[next(iter(self._lines_before))]
 

@@ -1,7 +1,7 @@
 r"""Lines to Server-Sent Events, and cursors. Pure: no I/O.
 
     >>> encode_plain_lines(b"one\ntwo\n", 0, 0, "a1b2c3d4")
-    b'id: a1b2c3d4-0.1\ndata: one\n\nid: a1b2c3d4-0.2\ndata: two\n\n'
+    (b'id: a1b2c3d4-0.1\ndata: one\n\nid: a1b2c3d4-0.2\ndata: two\n\n', 2)
 
 The standard is WHATWG HTML, section 9.2. A line of the stream ends at CR, LF or CRLF and at nothing
 else (U+2028, NUL and their like are text), so what `visible_lines` returns can break no framing
@@ -96,30 +96,38 @@ def is_plain(block: bytes, max_line_bytes: int) -> bool:
     return True
 
 
-def encode_plain_lines(block: bytes, offset: int, before: int, mark: str) -> bytes:
+def encode_plain_lines(block: bytes, offset: int, before: int, mark: str) -> tuple[bytes, int]:
     """`encode_lines` of a plain block that begins at `offset`: what replay is bound by.
 
-    `before`: how many lines begin before it in its cell.
+    `before`: how many lines begin before it in its cell; the same for its end is returned too.
     """
-    events, start = [], 0
+    parts: list[bytes | memoryview] = []
+    start = 0
     while start < len(block):
         cell = (offset + start) // CELL_BYTES * CELL_BYTES
         # Up to the first line that begins in the next cell, or later.
         end = block.find(b"\n", cell + CELL_BYTES - 1 - offset) + 1 or len(block)
-        events.append(_encode_cell(block[start:end], f"{mark}-{cell}".encode(), before))
-        start, before = end, 0
-    return b"".join(events)
+        before += _encode_cell(block[start:end], f"{mark}-{cell}".encode(), before, parts)
+        if offset + end >= cell + CELL_BYTES:
+            before = 0
+        start = end
+    return b"".join(parts), before
 
 
-def _encode_cell(lines: bytes, head: bytes, before: int) -> bytes:
-    """Lines become the format of one large formatting of numbers: none is ever an object."""
+def _encode_cell(lines: bytes, head: bytes, before: int, parts: list[bytes | memoryview]) -> int:
+    """Lines become the format of one large formatting of numbers: none is ever an object.
+
+    The result is added to `parts`; how many lines there are.
+    """
     head = b"id: %b.%%b\ndata: " % head
     plain = lines.replace(b"%", b"%%") if b"%" in lines else lines
     # After the last LF too: what it has grown by tells how many there were.
     template = plain.replace(b"\n", b"\n\n" + head)
     count = (len(template) - len(plain)) // (len(head) + 1)
-    parts = (head, memoryview(template)[: -len(head)])
-    return b"".join(parts) % _numbers(before + 1, before + count + 1)
+    surplus = head % b"%d" % (before + count + 1)
+    events = template % _numbers(before + 2, before + count + 2)
+    parts += (head % b"%d" % (before + 1), memoryview(events)[: -len(surplus)])
+    return count
 
 
 def _numbers(start: int, stop: int) -> tuple[bytes, ...]:
