@@ -63,7 +63,7 @@ LIMITS = Limits(block_bytes=512, line_bytes=100)
 _SMALL = [
     (journal, "BLOCK_BYTES", LIMITS.block_bytes),
     (follower, "BLOCK_BYTES", LIMITS.block_bytes),
-    (live, "BLOCK_BYTES", LIMITS.block_bytes),
+    (live, "PIECE_BYTES", LIMITS.block_bytes // 2),
     (window, "BLOCK_BYTES", LIMITS.block_bytes),
     (journal, "SCAN_BYTES", 200),
     (log_index, "SCAN_BYTES", 200),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import json
 import random
@@ -833,6 +834,27 @@ def test_curl_continues_a_live_download_that_was_cut_once_the_log_has_ended(
     lasting_server.wait_for_end(log)
     subprocess.run(["curl", "-sSf", "-C", "-", "-o", str(target), url], check=True, timeout=20)
     assert target.read_bytes() == b"first\nsecond\nthird\n"
+
+
+@pytest.mark.parametrize("path", ["/logs/large", "/logs/large/raw"])
+def test_a_client_that_takes_bare_bytes_by_fits_and_starts_gets_each_of_them_once(
+    server: Server, path: str
+) -> None:
+    """What its socket takes at once comes from the file itself, the rest by way of the server."""
+    chance = random.Random(3)
+    data = chance.randbytes(5_000_003)
+    drop_log(server, "large", data)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30_000)
+    for _ in range(2 if path.endswith("raw") else 1):  # a file leaves the connection open
+        connection.request("GET", path, headers={"Accept": "text/plain"})
+        response = connection.getresponse()
+        came = bytearray()
+        while piece := response.read(chance.choice((1, 1000, 100_000, 700_000))):
+            came += piece
+        assert bytes(came) == data
+    connection.close()
 
 
 # --- who gets what

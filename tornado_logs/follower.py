@@ -334,17 +334,17 @@ class Follower:
         self._check_there(offset)
         return chunk
 
-    def file_of_block(self, position: Position, limit: int | None) -> int | None:
-        """The log's descriptor, where a full block of bare bytes is next that can go as it is.
+    def file_of(self, position: Position, end: int) -> int | None:
+        """The log's descriptor, if bare bytes from the position to `end` can go as they are.
 
-        None where it has to be read: for what may be dropped, its pages become zeros on their way.
+        None where they have to be read, or aren't there. What may be dropped has to: its pages
+        would become zeros on their way.
         """
-        end = position.offset + BLOCK_BYTES
         can_go = (
             position.framing is Framing.RAW
             and position.cuts == self.cuts
             and self.record.dropped_bytes is None
-            and end <= (self._size if limit is None else min(limit, self._size))
+            and end <= self._size
             and end <= self._log.size()  # it may have been cut since we looked
         )
         return self._log.fd if can_go else None

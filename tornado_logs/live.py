@@ -29,8 +29,8 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_logs import sse
 from tornado_logs.follower import Follower, Framing, Position
-from tornado_logs.journal import BLOCK_BYTES, DroppedError, LineTooLongError
-from tornado_logs.zero_copy import send_file
+from tornado_logs.journal import DroppedError, LineTooLongError
+from tornado_logs.zero_copy import PIECE_BYTES, send_file
 
 _GROUP_VIEWERS = 512
 """How many viewers get a block before others have their turn on the event loop: some 4 ms."""
@@ -242,7 +242,7 @@ class Viewer:
                 if data:
                     await self._write(data)
                     await self._live.turn_to_read()
-                while await self._pass_block():
+                while await self._pass_piece():
                     await self._live.turn_to_read()
                 data = await self._next()
             if self.position.done:
@@ -258,18 +258,20 @@ class Viewer:
         finally:
             self._task = None
 
-    async def _pass_block(self) -> bool:
-        """Send a full block of bare bytes from the file itself; whether there was one."""
-        group, offset = self._live.group_for(self), self.position.offset
-        fd = self.follower.file_of_block(self.position, None if group is None else group.offset)
-        if fd is None or self.stream.closed() or self.stream.writing():
+    async def _pass_piece(self) -> bool:
+        """Send a piece of bare bytes from the file itself; whether there was one."""
+        offset, group = self.position.offset, self._live.group_for(self)
+        end = offset + PIECE_BYTES
+        fd = self.follower.file_of(self.position, end)
+        is_beyond = group is not None and end > group.offset
+        if fd is None or is_beyond or self.stream.closed() or self.stream.writing():
             return False
-        self.position.offset += BLOCK_BYTES
-        head, tail = b"%x\r\n" % BLOCK_BYTES, b"\r\n"
-        sent_bytes = send_file(self.stream.socket, fd, offset, BLOCK_BYTES, head, tail)
-        if sent_bytes < len(head) + BLOCK_BYTES + len(tail):
-            chunk = self.follower.chunk_now(offset, Framing.RAW)
-            if chunk is None or len(chunk.data) < BLOCK_BYTES:  # cut just now: the chunk has no end
+        self.position.offset = end
+        head, tail = b"%x\r\n" % PIECE_BYTES, b"\r\n"
+        sent_bytes = send_file(self.stream.socket, fd, offset, PIECE_BYTES, head, tail)
+        if sent_bytes < len(head) + PIECE_BYTES + len(tail):
+            chunk = self.follower.chunk_now(offset, Framing.RAW, end)
+            if chunk is None or chunk.end < end:  # cut just now: what was begun has no end
                 self.stream.close()
             else:
                 await self._write_rest((head, chunk.data, tail), sent_bytes)

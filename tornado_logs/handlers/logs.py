@@ -10,6 +10,7 @@ from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tornado.http1connection import HTTP1Connection
 from tornado.web import StaticFileHandler
 
 from tornado_logs.deployment import Record
@@ -21,11 +22,13 @@ from tornado_logs.log_index import NoTimesError
 from tornado_logs.query import Query, QueryError, compile_query
 from tornado_logs.search import ERRORS, STRUCTURE, Search
 from tornado_logs.window import Wanted, read_window
+from tornado_logs.zero_copy import PIECE_BYTES, send_file
 
 if TYPE_CHECKING:
     from tornado_logs.app import Services
 
 _MAX_LINES = 10_000
+_PASSED_BYTES = 6 * PIECE_BYTES
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS = re.compile(r"\d{1,15}(\.\d{1,6})?", re.ASCII)
 
@@ -150,8 +153,30 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
             while data := log.read(offset, min(BLOCK_BYTES, end - offset)):
                 offset += len(data)
                 yield data
+                offset += self._pass(log.fd, offset, end)
         finally:
             log.close()
+
+    def _pass(self, fd: int, offset: int, end: int) -> int:
+        """Send what a socket that waits for more takes from the file itself; how many bytes.
+
+        Some pieces at most: then the next block is written, and others have their turn.
+        """
+        stream, connection = self._plain_stream(), self.request.connection
+        if stream is None or stream.writing() or self.deployment.dropped_bytes is not None:
+            return 0
+        passed_bytes = 0
+        for start in range(offset, min(end, offset + _PASSED_BYTES), PIECE_BYTES):
+            count = min(PIECE_BYTES, end - start)
+            sent_bytes = send_file(stream.socket, fd, start, count)
+            passed_bytes += sent_bytes
+            if sent_bytes < count:
+                break
+        # Tornado holds an answer to its Content-Length, and has no other way to be told of these.
+        assert isinstance(connection, HTTP1Connection)
+        if connection._expected_content_remaining is not None:
+            connection._expected_content_remaining -= passed_bytes
+        return passed_bytes
 
 
 async def _then_yield(flushed: asyncio.Future[None]) -> None:
