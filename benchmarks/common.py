@@ -158,10 +158,10 @@ class Server:
         path.touch()
         return name, path
 
-    def put_log(self, name: str, log_bytes: int) -> Path:
+    def put_log(self, name: str, log_bytes: int, *, redrawn: bool = False) -> Path:
         """A bare log that nobody writes any more, of numbered lines; its path."""
         new = self.folder / "new.log"
-        write_lines(new, log_bytes)
+        write_lines(new, log_bytes, redrawn=redrawn)
         # Not under its name before it is whole and old, or it would count as being written.
         os.utime(new, (0, 0))
         return new.rename(self.log_path(name))
@@ -250,9 +250,16 @@ def memory_bytes(pid: int, name: str) -> int:
     return 0
 
 
-def write_lines(path: Path, size_bytes: int, line_bytes: int = LINE_BYTES) -> None:
-    """A file of numbered lines of equal length, `size_bytes` of them or a little less."""
+def write_lines(
+    path: Path, size_bytes: int, line_bytes: int = LINE_BYTES, *, redrawn: bool = False
+) -> None:
+    """A file of numbered lines of equal length, `size_bytes` of them or a little less.
+
+    `redrawn`: each line has another text first, which it draws over, as a progress bar does.
+    """
     template = ("%012d " + "x" * (line_bytes - 14) + "\n").encode()
+    if redrawn:
+        template = b"waiting\r" + template[: -len(b"waiting\r") - 1] + b"\n"
     count, block = size_bytes // line_bytes, 10_000
     with path.open("wb") as file:
         for first in range(0, count, block):

@@ -74,10 +74,15 @@ class _Answer:
 
 
 class Reader:
-    """Reads any number of answers at once, and asks again if that is wanted."""
+    """Reads any number of answers at once, and asks again if that is wanted.
 
-    def __init__(self, port: int) -> None:
+    With `rest_seconds` it rests before each look: what comes meanwhile is one piece, which costs
+    less.
+    """
+
+    def __init__(self, port: int, rest_seconds: float = 0.0) -> None:
         self._port = port
+        self._rest_seconds = rest_seconds
         self._view = memoryview(bytearray(_BUFFER_BYTES))
         self._epoll = select.epoll()
         self._open: dict[int, tuple[Request, _Answer]] = {}
@@ -91,6 +96,8 @@ class Reader:
 
     def read(self) -> Iterator[tuple[Request, int, bytes]]:
         """Take what has come; of each answer that has ended its request, its bytes, its tail."""
+        if self._rest_seconds:
+            time.sleep(self._rest_seconds)
         if not (ready := self._epoll.poll(_STUCK_SECONDS)):
             raise BenchmarkError(f"nothing came for {_STUCK_SECONDS:g} s")
         for fd, _ in ready:
