@@ -341,7 +341,7 @@ class Follower:
         would become zeros on their way.
         """
         can_go = (
-            position.framing is Framing.RAW
+            not position.has_events
             and position.cuts == self.cuts
             and self.record.dropped_bytes is None
             and end <= self._size

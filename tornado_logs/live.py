@@ -242,7 +242,7 @@ class Viewer:
                 if data:
                     await self._write(data)
                     await self._live.turn_to_read()
-                while await self._pass_piece():
+                while not self.position.has_events and await self._pass_piece():
                     await self._live.turn_to_read()
                 data = await self._next()
             if self.position.done:
