@@ -156,7 +156,7 @@ class _Turns:
         self._waiting: deque[_Group] = deque()
         self._planned = False
         self._paid_until = 0.0  # each turn has its cost in time; idle time pays for it
-        self._best_seconds = 1e-5  # for each viewer
+        self._best_seconds = 1e-5  # for each send
 
     def ask(self, group: _Group) -> None:
         """A turn for this group; it must not be waiting for one already."""
@@ -176,20 +176,20 @@ class _Turns:
         loop = asyncio.get_running_loop()
         began = loop.time()
         group = self._waiting.popleft()
-        viewers = max(1, len(group))
         try:
             group.take_turn()
         finally:
             now = loop.time()
-            self._pay(now, now - began, viewers)
+            self._pay(now, now - began, group.sent_to)
             self._planned = False
             if self._waiting:
                 self._plan()
 
-    def _pay(self, now: float, spent_seconds: float, viewers: int) -> None:
+    def _pay(self, now: float, spent_seconds: float, sent_to: int) -> None:
+        if sent_to:  # a turn that had nothing to send tells nothing of what sending takes
+            self._best_seconds = min(self._best_seconds * _FORGET, spent_seconds / sent_to)
         # A turn that something else has held up must not hold up the next as well.
-        self._best_seconds = min(self._best_seconds * _FORGET, spent_seconds / viewers)
-        cost_seconds = max(spent_seconds, _SPACING * self._best_seconds * viewers)
+        cost_seconds = max(spent_seconds, _SPACING * self._best_seconds * sent_to)
         self._paid_until = max(self._paid_until, now - _BURST_SECONDS) + cost_seconds
 
 
@@ -363,6 +363,7 @@ class _Group:
         self._in_line = viewer.position.in_line
         self._members: dict[Send, Viewer] = {}
         self._sends: tuple[Send, ...] | None = None  # of all members, until they change
+        self.sent_to = 0  # how many viewers, in the last turn
         self._ahead: set[Viewer] = set()  # they came with more than was sent, and wait for it
         self._turns = turns
         self._is_waiting = False
@@ -374,10 +375,6 @@ class _Group:
         self._sent_at = self._loop.time()
         self._unlisten = self._follower.listen(self.wake)
         self._on_empty = on_empty
-
-    def __len__(self) -> int:
-        """How many viewers have to be sent to."""
-        return len(self._members)
 
     def has_room_for(self, viewer: Viewer) -> bool:
         """Whether one more viewer may join, once it is here."""
@@ -422,6 +419,7 @@ class _Group:
     def take_turn(self) -> None:
         """Send the next block to all; what can't be sent to all, each viewer finds by itself."""
         self._is_waiting = False
+        self.sent_to = 0
         if self._is_empty:
             return
         if self._cuts != self._follower.cuts:
@@ -461,6 +459,7 @@ class _Group:
         length = len(data)
         if self._sends is None:
             self._sends = tuple(self._members)
+        self.sent_to += len(self._sends)
         for send in self._sends:
             # Little but the system call: this is where a busy server's time goes.
             try:
