@@ -120,6 +120,7 @@ def test_a_full_server_says_so_and_serves_those_it_has(
                 assert read_answer(late)[0] == 503
         # Who has a connection is served; there are descriptors left to start and to stop.
         started = server.deploy("echo started; sleep 1000")["id"]
+        wait_for(lambda: server.log(started), "its output")
         assert server.http.post(f"/deployments/{started}/stop").status_code == 202
         assert server.wait_for_end(started)["state"] == "stopped"
         ask(kept[-1], f"/logs/{started}/lines")
