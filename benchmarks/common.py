@@ -166,6 +166,15 @@ class Server:
         os.utime(new, (0, 0))
         return new.rename(self.log_path(name))
 
+    def put_captured_log(self, log_bytes: int) -> str:
+        """The same as the output of a command that has ended; its id."""
+        path = self.folder / "output"
+        write_lines(path, log_bytes)
+        deployment_id = str(self.deploy(["cat", str(path)], tty=False)["id"])
+        self.wait_for_end(deployment_id)
+        path.unlink()
+        return deployment_id
+
     def remove(self, deployment_id: str) -> None:
         """Remove the files of a deployment that has ended."""
         for suffix in (".log", ".idx", ".json"):

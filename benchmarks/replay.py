@@ -30,7 +30,7 @@ _FIFTY = 50
 _FIRST_BYTE_RUNS = 20
 _OTHERS = 100
 _OTHERS_RATE = 100.0
-_MOST_FRAMING = 1.001  # chunk heads, of each 256 KiB or so
+_MOST_FRAMING = 1.001  # chunk heads, of each 128 KiB or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,6 @@ class Way:
         last_line = b"%012d x" % (log_bytes // LINE_BYTES - 1)
         if last_line not in tail or (self._is_events and b"event: end\n" not in tail):
             raise BenchmarkError(f"{self.name}: the end is missing: {tail[-300:]!r}")
-
-    def bytes_per_line(self, log_bytes: int) -> float:
-        """What a line takes on the wire."""
-        return self._least_bytes(log_bytes) / (log_bytes // LINE_BYTES)
 
     @property
     def _is_events(self) -> bool:
@@ -108,15 +104,14 @@ def compare(
     server: Server, static_port: int | None, log_bytes: int, viewers: int, runs: int
 ) -> dict[str, float]:
     """The median rates of all ways, run in turns; nginx's too if it is there."""
-    name = f"replay-{log_bytes}"
-    path = server.put_log(name, log_bytes)
+    name = server.put_captured_log(log_bytes)
     found: dict[str, list[float]] = {}
     for _ in range(runs):
         for way in (STATIC, *WAYS):
             port = static_port if way is STATIC else server.port
             if port is not None:
                 found.setdefault(way.name, []).append(rate(port, way, name, log_bytes, viewers))
-    path.unlink()
+    server.remove(name)
     return {name: median(rates) for name, rates in found.items()}
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+from pathlib import Path
 from typing import Any
 
+import pytest
 from tornado.iostream import IOStream
 
-from tornado_logs.follower import Framing, Position
+from tornado_logs import live
+from tornado_logs.config import Config
+from tornado_logs.deployment import Record, State
+from tornado_logs.follower import Follower, Framing, Position
 from tornado_logs.live import Live
+from tornado_logs.zero_copy import PIECE_BYTES
 
 
 def test_a_viewer_that_has_gone_while_its_headers_were_sent_is_let_go_at_once() -> None:
@@ -25,4 +32,39 @@ def test_a_viewer_that_has_gone_while_its_headers_were_sent_is_let_go_at_once() 
             Live(15.0).take(stream, follower, position, lambda: gone.append(True))
 
     asyncio.run(take_closed())
+    assert gone == [True]
+
+
+def test_a_log_that_is_cut_after_a_chunk_was_promised_ends_the_connection_without_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(b"a line\n" * PIECE_BYTES)
+
+    begun = b"%x\r\n" % PIECE_BYTES + b"a line\n" * 10
+
+    def send_some(sock: socket.socket, *_: Any) -> int:
+        """The socket takes a little; before it takes more, somebody cuts the log."""
+        os.truncate(path, 7)
+        return sock.send(begun)
+
+    monkeypatch.setattr(live, "send_file", send_some)
+    gone: list[bool] = []
+
+    async def watch() -> bytes:
+        ours, theirs = socket.socketpair()
+        record = Record(id="x", state=State.SUCCEEDED, request={})
+        follower = Follower(str(path), record, Record.to_json, Config())
+        position = follower.begin(0, Framing.RAW)
+        Live(15.0).take(IOStream(theirs), follower, position, lambda: gone.append(True))
+        with ours:
+            ours.setblocking(False)
+            came = b""
+            async with asyncio.timeout(20):
+                while piece := await asyncio.get_running_loop().sock_recv(ours, 65536):
+                    came += piece
+        follower.close()
+        return came
+
+    assert asyncio.run(watch()) == begun
     assert gone == [True]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from conftest import WAIT_SECONDS
 
+from tornado_logs import watch as watch_module
 from tornado_logs.watch import Changes, FolderWatch
 
 
@@ -49,6 +50,8 @@ def test_of_writes_in_quick_succession_each_is_told_and_few_wake_us(tmp_path: Pa
             while written_bytes % 100 == 0 and seen_bytes < written_bytes:
                 news.clear()
                 await asyncio.wait_for(news.wait(), WAIT_SECONDS)
+            if written_bytes % 100 == 99:  # long enough for nothing to have come meanwhile
+                await asyncio.sleep(20 * watch_module._REST_SECONDS)
         watch.close()
 
     asyncio.run(write())

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
 import random
 import socket
 import subprocess
@@ -836,24 +837,45 @@ def test_curl_continues_a_live_download_that_was_cut_once_the_log_has_ended(
     assert target.read_bytes() == b"first\nsecond\nthird\n"
 
 
-@pytest.mark.parametrize("path", ["/logs/large", "/logs/large/raw"])
+@pytest.mark.parametrize("path", ["/logs/{}", "/logs/{}/raw"])
 def test_a_client_that_takes_bare_bytes_by_fits_and_starts_gets_each_of_them_once(
-    server: Server, path: str
+    lasting_server: Server, path: str
 ) -> None:
     """What its socket takes at once comes from the file itself, the rest by way of the server."""
     chance = random.Random(3)
     data = chance.randbytes(5_000_003)
-    drop_log(server, "large", data)
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    connection.sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30_000)
+    log = deploy_bytes(lasting_server, data)
+    connection = slow_connection(lasting_server)
     for _ in range(2 if path.endswith("raw") else 1):  # a file leaves the connection open
-        connection.request("GET", path, headers={"Accept": "text/plain"})
+        connection.request("GET", path.format(log), headers={"Accept": "text/plain"})
         response = connection.getresponse()
         came = bytearray()
         while piece := response.read(chance.choice((1, 1000, 100_000, 700_000))):
             came += piece
         assert bytes(came) == data
+    connection.close()
+
+
+def slow_connection(server: Server) -> http.client.HTTPConnection:
+    """One that takes little at a time: most of an answer waits at the server."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30_000)
+    return connection
+
+
+def test_a_download_of_a_file_that_somebody_cuts_is_not_taken_for_the_whole(server: Server) -> None:
+    data = b"a line of what was there\n" * 1_000_000
+    drop_log(server, "cut", data)
+    connection = slow_connection(server)
+    connection.request("GET", "/logs/cut/raw")
+    response = connection.getresponse()
+    came = response.read(100_000)
+    os.truncate(server.data_dir / "cut.log", 300_000)
+    with pytest.raises(http.client.IncompleteRead) as incomplete:
+        came += response.read()
+    came += incomplete.value.partial
+    assert data.startswith(came)
     connection.close()
 
 

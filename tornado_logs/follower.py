@@ -7,8 +7,8 @@
         ...                                        # then: await follower.wait(position)
 
 A viewer is a position and a socket; nothing waits for it in memory. `next` reads the file at the
-viewer's own offset, when the viewer has taken what came before. Viewers at the same offset, as all
-at the live edge are, get the same bytes object from a cache of the last few blocks.
+viewer's own offset, when the viewer has taken what came before. Viewers for whom the same comes
+next get the same bytes object, from a cache of the last few blocks.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ class Follower:
         self.viewers = 0
         self._summarize = summarize
         self._settings = settings
+        self._dropped_bytes = record.dropped_bytes  # also once its record can't be read any more
         self._log = LogFile(path, record.dropped_bytes)
         self._size = 0
         self._beginning = self._ending = b""
@@ -171,6 +172,8 @@ class Follower:
         else:
             self._deleted = False
             self.record = record
+            if record.dropped_bytes is not None:
+                self._dropped_bytes = record.dropped_bytes
         self.look()
         self._chunks.clear()  # the last line may or may not count without its LF now
         self._wake()
@@ -190,7 +193,7 @@ class Follower:
         self._size = size
         self._ending = self._bytes_before(size)
         # Of one that drops its oldest part, the beginning may become zeros.
-        if len(self._beginning) < _ENDING_BYTES and self.record.dropped_bytes is None:
+        if len(self._beginning) < _ENDING_BYTES and self._dropped_bytes is None:
             self._beginning = self._log.read(0, min(size, _ENDING_BYTES))
 
     def _is_written_anew(self) -> bool:
@@ -205,6 +208,7 @@ class Follower:
         return self._log.read(start, offset - start)
 
     def _reopen(self) -> None:
+        self._dropped_bytes = self.record.dropped_bytes
         try:
             log = self._another_log()
         except OSError:  # gone, which viewers hear of by its record; or open at the next look
@@ -337,13 +341,14 @@ class Follower:
     def file_of(self, position: Position, end: int) -> int | None:
         """The log's descriptor, if bare bytes from the position to `end` can go as they are.
 
-        None where they have to be read, or aren't there. What may be dropped has to: its pages
-        would become zeros on their way.
+        None where they have to be read, or aren't there. What the capture process drops has to, and
+        what others write, who may cut it: pages on their way become zeros then.
         """
         can_go = (
             not position.has_events
             and position.cuts == self.cuts
-            and self.record.dropped_bytes is None
+            and self.record.request is not None
+            and self._dropped_bytes is None
             and end <= self._size
             and end <= self._log.size()  # it may have been cut since we looked
         )
@@ -393,7 +398,7 @@ class Follower:
 
     def _another_log(self) -> LogFile:
         """For a thread: ours may be closed meanwhile. Raises OSError."""
-        return LogFile(self._log.path, self.record.dropped_bytes)
+        return LogFile(self._log.path, self._dropped_bytes)
 
     @property
     def size(self) -> int:

@@ -33,7 +33,7 @@ from tornado_logs.journal import DroppedError, LineTooLongError
 from tornado_logs.zero_copy import PIECE_BYTES, send_file
 
 _GROUP_VIEWERS = 512
-"""How many viewers get a block before others have their turn on the event loop: some 4 ms."""
+"""How many viewers get a block before others have their turn on the event loop: some 5 ms."""
 
 _SPACING = 3.2
 """Under load, the time from turn to turn, as a multiple of what such a turn takes at best."""
@@ -91,14 +91,19 @@ class Live:
         However many there are, what else there is to do waits for one block and no more. One alone
         reads as many as take about as long.
         """
-        loop = asyncio.get_running_loop()
-        if not self._readers and loop.time() < self._reads_until:
+        if self.may_read_on():
             return
+        loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._readers.append(future)
         if len(self._readers) == 1:
             loop.call_soon(self._let_read)
         await future
+
+    def may_read_on(self) -> bool:
+        """Whether who has the turn to read may keep it: nobody else waits, and it was short."""
+        now = asyncio.get_running_loop().time()
+        return not self._readers and now < self._reads_until
 
     def _let_read(self) -> None:
         loop = asyncio.get_running_loop()
@@ -252,7 +257,7 @@ class Viewer:
                 self._live.join(self)
         except StreamClosedError:
             pass  # _on_close says so to whom it concerns
-        except OSError:
+        except Exception:  # whatever it is: nobody shall wait for ever for what doesn't come
             logger.exception("cannot go on reading %s", self.follower.record.id)
             self.stream.close()
         finally:
@@ -264,7 +269,7 @@ class Viewer:
         end = offset + PIECE_BYTES
         fd = self.follower.file_of(self.position, end)
         is_beyond = group is not None and end > group.offset
-        if fd is None or is_beyond or self.stream.closed() or self.stream.writing():
+        if fd is None or is_beyond or self.stream.closed():
             return False
         self.position.offset = end
         head, tail = b"%x\r\n" % PIECE_BYTES, b"\r\n"

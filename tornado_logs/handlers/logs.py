@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tornado_logs.app import Services
 
 _MAX_LINES = 10_000
-_PASSED_BYTES = 6 * PIECE_BYTES
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECONDS = re.compile(r"\d{1,15}(\.\d{1,6})?", re.ASCII)
 
@@ -129,10 +128,14 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
 
     def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
         """Give others their turn after each block, also where the socket takes all at once."""
-        flushed = asyncio.ensure_future(_then_yield(super().flush(include_footers)))
+        flushed = asyncio.ensure_future(self._flush_and_wait(super().flush(include_footers)))
         # Nobody waits for the last one, and whoever waits for another has gone with the viewer.
         flushed.add_done_callback(lambda done: done.cancelled() or done.exception())
         return flushed
+
+    async def _flush_and_wait(self, flushed: asyncio.Future[None]) -> None:
+        await flushed
+        await self.services.live.turn_to_read()
 
     def get_content_type(self) -> str:
         """Never anything that a browser would run."""
@@ -153,35 +156,33 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
             while data := log.read(offset, min(BLOCK_BYTES, end - offset)):
                 offset += len(data)
                 yield data
-                offset += self._pass(log.fd, offset, end)
+                while passed_bytes := self._pass(log.fd, offset, end):
+                    offset += passed_bytes
+                    yield b""  # others have their turn
         finally:
             log.close()
 
     def _pass(self, fd: int, offset: int, end: int) -> int:
         """Send what a socket that waits for more takes from the file itself; how many bytes.
 
-        Some pieces at most: then the next block is written, and others have their turn.
+        One piece, or as many as there is time for. Of a log that others write, none: see
+        `Follower.file_of`.
         """
         stream, connection = self._plain_stream(), self.request.connection
-        if stream is None or stream.writing() or self.deployment.dropped_bytes is not None:
+        if stream is None or self.deployment.request is None:
             return 0
-        passed_bytes = 0
-        for start in range(offset, min(end, offset + _PASSED_BYTES), PIECE_BYTES):
-            count = min(PIECE_BYTES, end - start)
-            sent_bytes = send_file(stream.socket, fd, start, count)
-            passed_bytes += sent_bytes
-            if sent_bytes < count:
-                break
         # Tornado holds an answer to its Content-Length, and has no other way to be told of these.
         assert isinstance(connection, HTTP1Connection)
-        if connection._expected_content_remaining is not None:
-            connection._expected_content_remaining -= passed_bytes
+        owed_bytes = connection._expected_content_remaining or 0
+        passed_bytes = 0
+        for start in range(offset, min(end, offset + owed_bytes), PIECE_BYTES):
+            count = min(PIECE_BYTES, end - start, owed_bytes - passed_bytes)
+            sent_bytes = send_file(stream.socket, fd, start, count)
+            passed_bytes += sent_bytes
+            if sent_bytes < count or not self.services.live.may_read_on():
+                break
+        connection._expected_content_remaining = owed_bytes - passed_bytes
         return passed_bytes
-
-
-async def _then_yield(flushed: asyncio.Future[None]) -> None:
-    await flushed
-    await asyncio.sleep(0)
 
 
 class LinesHandler(BaseHandler):
