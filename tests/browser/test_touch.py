@@ -174,7 +174,7 @@ def test_a_swipe_stops_following_and_one_to_the_bottom_starts_it(
     page: Page, server: Server, finger: Finger
 ) -> None:
     """While lines come all the time, nothing moves under the reader's eyes in between."""
-    deployment_id = launch(server, "seq 1 300; while sleep 0.02; do echo more; done")
+    deployment_id = launch(server, "seq 1 300; while sleep 0.05; do echo more; done")
     open_log(page, server, deployment_id)
     wait_for_line(page, "300")
     log, pill = page.get_by_role("log"), page.locator(".log-pill")
