@@ -16,7 +16,6 @@ from importlib.resources import files
 from typing import Any
 from weakref import WeakSet
 
-from tornado.ioloop import PeriodicCallback
 from tornado.web import Application, RequestHandler, StaticFileHandler
 
 from tornado_logs.access import ACCESS_FOLDER, AUDIT_FILE, Access
@@ -46,10 +45,11 @@ from tornado_logs.registry import Registry
 from tornado_logs.retention import Keep, Retention
 from tornado_logs.search import SEARCHES_AT_A_TIME
 from tornado_logs.store import Deployments
+from tornado_logs.ticks import Ticks
 from tornado_logs.viewers import Viewers
 
 _START_SECONDS = 2.0
-_TOKEN_WATCH_MS = 1000
+_TOKEN_WATCH_SECONDS = 1.0
 
 
 class Services:
@@ -83,7 +83,7 @@ class Services:
         self.refusals = Attempts()
         self.audit = Audit(os.path.join(access_dir, AUDIT_FILE))
         self.streams: WeakSet[BaseHandler] = WeakSet()
-        self._token_watch = PeriodicCallback(self._end_streams_of_the_revoked, _TOKEN_WATCH_MS)
+        self._token_watch = Ticks(self._end_streams_of_the_revoked, _TOKEN_WATCH_SECONDS)
         self.closing = False
         self._tasks: set[asyncio.Task[None]] = set()
 

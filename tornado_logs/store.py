@@ -16,8 +16,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tornado.ioloop import PeriodicCallback
-
 from tornado_logs.deployment import (
     Record,
     State,
@@ -31,13 +29,14 @@ from tornado_logs.deployment import (
 from tornado_logs.disk import EXHAUSTED
 from tornado_logs.journal import LogFile
 from tornado_logs.launcher import Launcher
+from tornado_logs.ticks import Ticks
 from tornado_logs.watch import Changes, FolderWatch
 from tornado_logs.window import last_line
 
 _RECHECK_SECONDS = 2.1  # a little more than what counts as "just written"
 _LOCK_RELEASE_SECONDS = 0.05
-_POLL_ALIVE_MS = 2000
-_RECHECK_ALIVE_MS = 5000
+_POLL_ALIVE_SECONDS = 2.0
+_RECHECK_ALIVE_SECONDS = 5.0
 _TURN_RECORDS = 200
 _QUEUE_SECONDS = 0.1
 _QUEUE_NEWS_SECONDS = 0.25
@@ -99,7 +98,7 @@ class Deployments:
         self._watch: FolderWatch | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._rechecks: dict[tuple[str, Callable[[str], None]], asyncio.TimerHandle] = {}
-        self._alive_checks: PeriodicCallback | None = None
+        self._alive_checks: Ticks | None = None
         self._all_read = asyncio.Event()
         self._unread: set[str] = set()  # there was no descriptor to read them with
         self._unread_timer: asyncio.TimerHandle | None = None
@@ -116,8 +115,8 @@ class Deployments:
                 self._note_name(name)
         self._oldest_first = sorted(self._ages.values())
         # Also where a dying process is told of: once is too few for a promise.
-        interval_ms = _RECHECK_ALIVE_MS if self._watch.tells_closing else _POLL_ALIVE_MS
-        self._alive_checks = PeriodicCallback(self._check_all_alive, interval_ms)
+        seconds = _RECHECK_ALIVE_SECONDS if self._watch.tells_closing else _POLL_ALIVE_SECONDS
+        self._alive_checks = Ticks(self._check_all_alive, seconds)
         self._alive_checks.start()
         self._run(self._read_all())
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tornado.ioloop import PeriodicCallback
+from tornado_logs.ticks import Ticks
 
-_POLL_MS = 200
-_FOLDER_MS = 1000
+_POLL_SECONDS = 0.2
+_FOLDER_SECONDS = 1.0
 _REST_SECONDS = 0.002
 
 
@@ -50,13 +50,13 @@ class FolderWatch:
         self._path = path
         self._on_change = on_change
         self._inotify: Any = None
-        self._poll: PeriodicCallback | None = None
+        self._poll: Ticks | None = None
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._followed: dict[int, str] = {}
         self._unwatched: set[str] = set()  # followed, but for them there was no watch left
         self._folder = _identity(path)
         self._folder_watch = 0
-        self._folder_looks = PeriodicCallback(self._look_for_the_folder, _FOLDER_MS)
+        self._folder_looks = Ticks(self._look_for_the_folder, _FOLDER_SECONDS)
         self._folder_looks.start()
         self._told_at = 0.0
         self._rest: asyncio.TimerHandle | None = None
@@ -144,7 +144,7 @@ class FolderWatch:
         return True
 
     def _start_to_poll(self, look: Callable[[], None]) -> None:
-        self._poll = PeriodicCallback(look, _POLL_MS)
+        self._poll = Ticks(look, _POLL_SECONDS)
         self._poll.start()
 
     def _tell_of_the_unwatched(self) -> None:

@@ -173,7 +173,9 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
             return 0
         # Tornado holds an answer to its Content-Length, and has no other way to be told of these.
         assert isinstance(connection, HTTP1Connection)
-        owed_bytes = connection._expected_content_remaining or 0
+        owed_bytes = connection._expected_content_remaining
+        if not owed_bytes:  # the file has grown since its length was told
+            return 0
         passed_bytes = 0
         for start in range(offset, min(end, offset + owed_bytes), PIECE_BYTES):
             count = min(PIECE_BYTES, end - start, owed_bytes - passed_bytes)
