@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -507,6 +509,37 @@ def test_viewers_at_the_live_edge_of_a_server_that_stood_still_are_told_of_the_g
             assert gap.json()["dropped_bytes"] == (first - 1001) * LINE_BYTES
             assert first == first_line(server, deployment)
             assert stream.lines[1000:] == [line(n - 1000) for n in range(first, 34_001)]
+
+
+def test_a_slow_text_viewer_has_no_zeros_and_the_end_although_the_record_was_removed(
+    make_server: Callable[[str], Server],
+) -> None:
+    """Only the record says that the log drops its oldest part; who has read it knows so still."""
+    server = make_server(DROP + SOURCES)
+    gate = server.folder / "gate"
+    os.mkfifo(gate)
+    command = f"{count_to(30_000)}; read go < {gate}; {count_to(60_000)}; read go < {gate}"
+    deployment = str(server.deploy(command)["id"])
+    log = server.data_dir / f"{deployment}.log"
+    wait_for(lambda: log.stat().st_size == 30_000 * LINE_BYTES, "the first lines")
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30_000)
+    connection.request("GET", f"/logs/{deployment}", headers={"Accept": "text/plain"})
+    response = connection.getresponse()
+    came = response.read(1000)
+    (server.data_dir / f"{deployment}.json").unlink()
+    wait_for(lambda: server.record(deployment)["request"] is None, "the server's notice of that")
+    gate.write_text("go\n")
+    wait_for(lambda: log.stat().st_size == 90_000 * LINE_BYTES, "the flood")
+    gate.write_text("go\n")
+    came += response.read()
+    connection.close()
+    lines = came.decode().splitlines()
+    assert lines[:1000] == [line(number) for number in range(1, 1001)]
+    assert lines[-1000:] == [line(number) for number in range(59_001, 60_001)]
+    assert len(lines) < 90_000
+    assert all(text == line(int(text.split()[1])) for text in lines)
 
 
 def test_bytes_go_on_at_the_first_line_after_a_gap(make_server: Callable[[str], Server]) -> None:
