@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import http.client
 import json
 import multiprocessing
 import os
@@ -87,6 +88,14 @@ def drop_log(server: Server, deployment_id: str, data: bytes) -> str:
     path.rename(server.data_dir / path.name)
     server.wait_for_state(deployment_id, "finished")
     return deployment_id
+
+
+def slow_connection(server: Server) -> http.client.HTTPConnection:
+    """One that takes little at a time: most of an answer waits at the server."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30_000)
+    return connection
 
 
 class Server:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -18,7 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Server, wait_for
+from conftest import Server, slow_connection, wait_for
 from returning_viewer import Viewer
 from sse_client import lines_of, open_stream, read_events
 
@@ -522,9 +520,7 @@ def test_a_slow_text_viewer_has_no_zeros_and_the_end_although_the_record_was_rem
     deployment = str(server.deploy(command)["id"])
     log = server.data_dir / f"{deployment}.log"
     wait_for(lambda: log.stat().st_size == 30_000 * LINE_BYTES, "the first lines")
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    connection.sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30_000)
+    connection = slow_connection(server)
     connection.request("GET", f"/logs/{deployment}", headers={"Accept": "text/plain"})
     response = connection.getresponse()
     came = response.read(1000)

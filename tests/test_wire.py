@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import httpx_sse
 import pytest
-from conftest import Server, drop_log, wait_for
+from conftest import Server, drop_log, slow_connection, wait_for
 from sse_client import (
     Event,
     Parser,
@@ -854,14 +854,6 @@ def test_a_client_that_takes_bare_bytes_by_fits_and_starts_gets_each_of_them_onc
             came += piece
         assert bytes(came) == data
     connection.close()
-
-
-def slow_connection(server: Server) -> http.client.HTTPConnection:
-    """One that takes little at a time: most of an answer waits at the server."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    connection.sock = socket.create_connection(("127.0.0.1", server.port), timeout=20)
-    connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30_000)
-    return connection
 
 
 def test_a_download_of_a_file_that_somebody_cuts_is_not_taken_for_the_whole(server: Server) -> None:

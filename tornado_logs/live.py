@@ -271,7 +271,7 @@ class Viewer:
         is_beyond = group is not None and end > group.offset
         if fd is None or is_beyond or self.stream.closed():
             return False
-        self.position.offset = end
+        self.position.offset = end  # whether in a line, matters only for what may be dropped
         head, tail = b"%x\r\n" % PIECE_BYTES, b"\r\n"
         sent_bytes = send_file(self.stream.socket, fd, offset, PIECE_BYTES, head, tail)
         if sent_bytes < len(head) + PIECE_BYTES + len(tail):
