@@ -2,7 +2,7 @@
 
 Sixteen viewers read logs with an id per line, each a log of its own, time and again: what the
 server does for one of them it can't share with another, so its processors are the limit. The load
-only counts bytes, but to receive them takes much of a processor, and as all of them share two, the
+only counts bytes, but to receive them takes a part of a processor; as all of them share two, the
 workers can't have twice of what one alone has. So they are measured once more with lines that the
 server has more work with, those that were redrawn; the processor time for a line tells, in both,
 what two workers lose to each other.

@@ -208,13 +208,13 @@ class Follower:
         return self._log.read(start, offset - start)
 
     def _reopen(self) -> None:
-        self._dropped_bytes = self.record.dropped_bytes
+        dropped_bytes = self.record.dropped_bytes
         try:
-            log = self._another_log()
+            log = LogFile(self._log.path, dropped_bytes)
         except OSError:  # gone, which viewers hear of by its record; or open at the next look
             return
         self._log.close()
-        self._log = log
+        self._log, self._dropped_bytes = log, dropped_bytes
         self._start_over()
 
     def _start_over(self) -> None:

@@ -4,7 +4,7 @@
     ticks.start()
 
 Tornado's PeriodicCallback makes a task of each call, which takes the loop three rounds: a server
-that waits for something to happen would spend most of its time on that.
+that waits for something to happen took twice the time with it.
 """
 
 from __future__ import annotations
