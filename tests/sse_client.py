@@ -210,3 +210,14 @@ def read_cut(
 def lines_of(events: list[Event]) -> list[str]:
     """The lines that message events carry, of one line each or of many."""
     return [line for event in events if event.type == "message" for line in event.data.split("\n")]
+
+
+def unchunked(data: bytes) -> bytes:
+    """The content of an HTTP/1.1 chunked body (RFC 9112, 7.1), which may be cut off anywhere."""
+    pieces, start = [], 0
+    while (head_end := data.find(b"\r\n", start) + 2) >= 2:
+        end = head_end + int(data[start : head_end - 2], 16)
+        pieces.append(data[head_end:end])
+        assert b"\r\n".startswith(data[end : end + 2]), "a chunk that is longer than it said"
+        start = end + 2
+    return b"".join(pieces)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from conftest import WAIT_SECONDS, Server, drop_log, wait_for
-from sse_client import lines_of, open_stream, parse, read_events
+from sse_client import lines_of, open_stream, parse, read_events, unchunked
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
 
@@ -301,16 +301,6 @@ def stalled_events(server: Server, path: str, version: int = 1) -> bytes:
         wait_for_the_end_of(sock)
         body = read_to_end(sock).partition(b"\r\n\r\n")[2]
     return unchunked(body) if version else body
-
-
-def unchunked(data: bytes) -> bytes:
-    """The content of chunks, the last one cut off anywhere."""
-    content = b""
-    while data:
-        size, _, data = data.partition(b"\r\n")
-        count = int(size or b"0", 16)
-        content, data = content + data[:count], data[count + 2 :]
-    return content
 
 
 @pytest.fixture(scope="module")

@@ -52,11 +52,27 @@ def test_a_full_block_is_encoded_once_however_the_log_grows(
     path.write_bytes(b"a line\n" * BLOCK_BYTES)
 
     def look(follower: Follower) -> None:
+        follower.viewers = 2
         first = follower.chunk_now(0, framing)
         with path.open("ab") as log:
             log.write(b"another\n")
         follower.look()
         assert first is not None
         assert follower.chunk_now(0, framing) is first
+
+    follow(path, look)
+
+
+def test_a_chunk_is_put_together_once_for_all_who_want_it_in_one_piece(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(b"a line\n" * BLOCK_BYTES)
+
+    def look(follower: Follower) -> None:
+        chunk = follower.chunk_now(0, Framing.EVENTS)
+        assert chunk is not None
+        assert len(chunk.buffers) > 1
+        whole = b"".join(chunk.buffers)
+        assert chunk.data == whole
+        assert chunk.data is chunk.data
 
     follow(path, look)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sse_client import lines_of, parse, unchunked
 from tornado.iostream import IOStream
 
 from tornado_logs import live
@@ -68,3 +71,52 @@ def test_a_log_that_is_cut_after_a_chunk_was_promised_ends_the_connection_withou
 
     assert asyncio.run(watch()) == begun
     assert gone == [True]
+
+
+class Grudging(socket.socket):
+    """A socket that takes some of what it is given, each time another part."""
+
+    chance = random.Random(7)
+
+    def sendmsg(self, buffers: Sequence[Any], *_: Any) -> int:  # type: ignore[override]
+        """All of it, or a beginning."""
+        data = b"".join(buffers)
+        most = self.chance.choice((0, 1, 1000, 300_000, 350_000, len(data) - 1, len(data)))
+        return self.send(data[:most])
+
+
+@pytest.mark.parametrize("framing", Framing)
+def test_whatever_a_socket_takes_at_once_each_line_goes_over_the_wire_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framing: Framing
+) -> None:
+    """The sockets are wide and the turns long, so that blocks go together."""
+    monkeypatch.setattr(live, "_READING_SECONDS", 60.0)
+    lines = [b"%07d" % number for number in range(500_000)]
+    path = tmp_path / "x.log"
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+
+    async def watch() -> bytes:
+        ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_000_000)
+        # Not captured: else bare bytes would go from the file to the socket.
+        record = Record(id="x", state=State.SUCCEEDED)
+        follower = Follower(str(path), record, Record.to_json, Config())
+        position = follower.begin(0, framing)
+        stream = IOStream(Grudging(fileno=theirs.detach()))
+        Live(15.0).take(stream, follower, position, lambda: None)
+        with ours:
+            ours.setblocking(False)
+            came = bytearray()
+            async with asyncio.timeout(30):
+                while piece := await asyncio.get_running_loop().sock_recv(ours, 1 << 20):
+                    came += piece
+        follower.close()
+        return bytes(came)
+
+    wire = asyncio.run(watch())
+    assert wire.endswith(live.LAST_CHUNK)
+    body = unchunked(wire)
+    if framing is Framing.RAW:
+        assert body == path.read_bytes()
+    else:
+        assert lines_of(parse(body)) == [line.decode() for line in lines]

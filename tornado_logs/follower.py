@@ -3,12 +3,12 @@
     follower = followers.follow(record)
     position = follower.begin(offset, Framing.EVENTS)
     while not position.done:
-        data = await follower.next(position)       # None at the live edge
+        chunk = await follower.next(position)      # None at the live edge
         ...                                        # then: await follower.wait(position)
 
 A viewer is a position and a socket; nothing waits for it in memory. `next` reads the file at the
 viewer's own offset, when the viewer has taken what came before. Viewers for whom the same comes
-next get the same bytes object, from a cache of the last few blocks.
+next get the same chunk, from a cache of the last few blocks.
 """
 
 from __future__ import annotations
@@ -50,17 +50,20 @@ class Framing(Enum):
     RAW = "the bytes as they are"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
-    """Encoded bytes of a log up to offset `end`."""
+    """Encoded bytes of a log up to offset `end`; `in_line`: bare ones that end within a line."""
 
-    data: bytes
+    buffers: sse.Buffers
     end: int
+    in_line: bool = False
 
     @property
-    def in_line(self) -> bool:
-        """Whether bare bytes end within a line; events never do."""
-        return not self.data.endswith(b"\n")
+    def data(self) -> bytes:
+        """All in one piece: put together once for all who want it so."""
+        if len(self.buffers) != 1:
+            self.buffers = (b"".join(self.buffers),)
+        return bytes(self.buffers[0])
 
 
 @dataclass(slots=True)
@@ -73,6 +76,10 @@ class Position:
     partials: Partials | None = None
     done: bool = False
     in_line: bool = False  # of bare bytes: what was sent last is a line's beginning
+
+    def advance(self, chunk: Chunk) -> None:
+        """The viewer is sent this chunk."""
+        self.offset, self.in_line = chunk.end, chunk.in_line
 
     @property
     def has_events(self) -> bool:
@@ -282,11 +289,11 @@ class Follower:
             partials = Partials(self._settings.partial_seconds)
         return Position(offset, framing, -1 if reset else self.cuts, partials)
 
-    def preamble(self, position: Position) -> bytes:
+    def preamble(self, position: Position) -> Chunk:
         """What a stream begins with."""
-        return f"retry: {self._settings.retry_ms}\n\n".encode() if position.has_events else b""
+        return _event(position, f"retry: {self._settings.retry_ms}\n\n".encode())
 
-    async def next(self, position: Position, limit: int | None = None) -> bytes | None:
+    async def next(self, position: Position, limit: int | None = None) -> Chunk | None:
         """What comes next for this viewer; None at the live edge. Moves and ends the position.
 
         With `limit`, a line's start, nothing from there on, unless what is before it was dropped.
@@ -299,20 +306,20 @@ class Follower:
                 gap = await self._pass_gap(position)
                 if gap == b"":
                     continue
-                return gap
+                return None if gap is None else Chunk((gap,), position.offset)
             if position.cuts != self.cuts:
                 break
             if chunk is not None:
-                position.offset, position.in_line = chunk.end, chunk.in_line
-                return chunk.data
+                position.advance(chunk)
+                return chunk
             if self.has_ended:
                 position.done = True
-                return self._end(offset) if position.has_events else b""
-            return self.partial(offset, position.partials) if position.partials else None
+                return _event(position, self._end(offset))
+            return self.partial_chunk(position)
         position.cuts, position.offset = self.cuts, 0
         if position.partials:
             position.partials.forget()  # of the same length it is another all the same
-        return self._reset() if position.has_events else b""
+        return _event(position, self._reset())
 
     def chunk_now(self, offset: int, framing: Framing, limit: int | None = None) -> Chunk | None:
         """The next encoded block at `offset`, None if there is none yet.
@@ -324,15 +331,19 @@ class Follower:
         # By its end too: what others got here a while ago lacks the lines that came since.
         key = (framing, offset, end)
         chunk = self._chunks.get(key)
-        if chunk is None and (chunk := self._read_chunk(offset, end, framing)):
-            self._keep(key, chunk)
+        if chunk is None:
+            chunk = self._read_chunk(offset, end, framing)
+            # Nobody shares what one alone gets: to use the same memory again at once is faster.
+            if chunk is not None and self.viewers > 1:
+                self._keep(key, chunk)
         return chunk
 
     def _read_chunk(self, offset: int, end: int, framing: Framing) -> Chunk | None:
         if framing is Framing.RAW:
             data = self._log.read(offset, end - offset)
             self._check_there(offset)
-            return Chunk(data, offset + len(data)) if data else None
+            in_line = not data.endswith(b"\n")
+            return Chunk((data,), offset + len(data), in_line) if data else None
         block = self._log.read_block(offset, end, ended=self.has_ended)
         chunk = self._encode(block, framing) if block else None
         self._check_there(offset)
@@ -441,20 +452,20 @@ class Follower:
             return Chunk(self._batch(block, is_plain=is_plain), block.end)
         return Chunk(self._lines(block, is_plain=is_plain), block.end)
 
-    def _batch(self, block: Block, *, is_plain: bool) -> bytes:
+    def _batch(self, block: Block, *, is_plain: bool) -> sse.Buffers:
         if is_plain:
             return sse.encode_plain_batch(block.data, block.end, self.mark())
         lines, _ = block_lines(block, self._settings.max_line_bytes)
-        return sse.encode_batch(lines, block.end, self.mark())
+        return (sse.encode_batch(lines, block.end, self.mark()),)
 
-    def _lines(self, block: Block, *, is_plain: bool) -> bytes:
+    def _lines(self, block: Block, *, is_plain: bool) -> sse.Buffers:
         before = self._lines_before.get(block.start)
         if before is None:
             before = self._log.lines_before(block.start)
         if is_plain:
-            data, count = sse.encode_plain_lines(block.data, block.start, before, self.mark())
+            buffers, count = sse.encode_plain_lines(block.data, block.start, before, self.mark())
             self._note_lines(block.end, count)
-            return data
+            return buffers
         lines, ends = block_lines(block, self._settings.max_line_bytes)
         is_whole = block.data.endswith(b"\n")
         cursors = sse.line_cursors(block.start, ends, before, self.mark(), is_whole=is_whole)
@@ -462,7 +473,7 @@ class Follower:
             last = cursors[-1]
             is_its_cell = block.end < last.offset + sse.CELL_BYTES
             self._note_lines(block.end, last.lines if is_its_cell else 0)
-        return sse.encode_lines(lines, cursors)
+        return (sse.encode_lines(lines, cursors),)
 
     def _note_lines(self, offset: int, lines: int) -> None:
         """How many lines begin before `offset`, a block's end, in its cell: most go on there."""
@@ -484,6 +495,13 @@ class Follower:
             return None
         self._long_lines.pop(offset, None)
         return self._log.long_block(line, self._size)
+
+    def partial_chunk(self, position: Position) -> Chunk | None:
+        """What `partial` has for this viewer, if it wants that."""
+        if position.partials is None:
+            return None
+        data = self.partial(position.offset, position.partials)
+        return None if data is None else Chunk((data,), position.offset)
 
     def partial(self, offset: int, partials: Partials) -> bytes | None:
         """The unfinished line at `offset`, if it has changed and its time has come."""
@@ -567,6 +585,11 @@ class Partials:
     def seconds_to_wait(self) -> float | None:
         """How long until the state that waits may be sent; None if none waits."""
         return max(0.0, self._next_at - self._loop.time()) if self._wanted else None
+
+
+def _event(position: Position, data: bytes) -> Chunk:
+    """An event where this viewer is: of bare bytes it gets none."""
+    return Chunk((data,) if position.has_events else (), position.offset)
 
 
 def _resolve(future: asyncio.Future[bool]) -> None:

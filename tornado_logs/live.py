@@ -21,14 +21,15 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
+from itertools import chain
 
 from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_logs import sse
-from tornado_logs.follower import Follower, Framing, Position
+from tornado_logs.follower import Chunk, Follower, Framing, Position
 from tornado_logs.journal import DroppedError, LineTooLongError
 from tornado_logs.zero_copy import PIECE_BYTES, send_file
 
@@ -44,7 +45,7 @@ _FORGET = 1.005
 _BURST_SECONDS = 0.1
 """So much time in which there was nothing to send pays for turns that then follow at once."""
 
-_READING_SECONDS = 0.0005
+_READING_SECONDS = 0.001
 """How long one who catches up reads before others have their turn, who don't: some blocks."""
 
 Send = Callable[[bytes], int]
@@ -55,9 +56,9 @@ LAST_CHUNK = b"0\r\n\r\n"
 logger = logging.getLogger("tornado_logs")
 
 
-def frame(data: bytes) -> bytes:
-    """`data` as a chunk of HTTP/1.1's chunked coding (RFC 9112, 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
+def frame(buffers: sse.Buffers) -> sse.Buffers:
+    """These bytes as a chunk of HTTP/1.1's chunked coding (RFC 9112, 7.1)."""
+    return b"%x\r\n" % sum(map(len, buffers)), *buffers, b"\r\n"
 
 
 class Live:
@@ -203,6 +204,7 @@ class Viewer:
 
     __slots__ = (
         "_framed",
+        "_is_slow",
         "_live",
         "_on_gone",
         "_task",
@@ -225,6 +227,7 @@ class Viewer:
         self._on_gone = on_gone
         self._task: asyncio.Task[None] | None = None
         self._framed: bytes | memoryview = b""  # the rest of a chunk, which is to be sent first
+        self._is_slow = False  # its socket didn't take all, the last time
         self.group: _Group | None = None
         self.follower = follower
         self.position = position
@@ -233,23 +236,25 @@ class Viewer:
         stream.set_nodelay(True)
         stream.set_close_callback(self._on_close)
 
-    def catch_up(self, data: bytes = b"", framed: bytes | memoryview = b"") -> None:
-        """Go on from the viewer's own offset, after what is `framed` already, and `data`."""
+    def catch_up(self, chunk: Chunk | None = None, framed: bytes | memoryview = b"") -> None:
+        """Go on from the viewer's own offset, after what is `framed` already, and this chunk."""
         self._framed = framed
-        self._task = asyncio.create_task(self._catch_up(data))
+        self._task = asyncio.create_task(self._catch_up(chunk))
 
-    async def _catch_up(self, data: bytes | None) -> None:
+    async def _catch_up(self, chunk: Chunk | None) -> None:
         try:
             if self._framed:
                 framed, self._framed = self._framed, b""
                 await self.stream.write(framed)
-            while data is not None:
-                if data:
-                    await self._write(data)
+            while True:
+                if chunk is not None and chunk.buffers:
+                    await self._write((chunk, *self._another()))
                     await self._live.turn_to_read()
                 while not self.position.has_events and await self._pass_piece():
                     await self._live.turn_to_read()
-                data = await self._next()
+                chunk = await self._next()
+                if chunk is None:
+                    break
             if self.position.done:
                 await self.stream.write(LAST_CHUNK)
                 self.stream.close()
@@ -282,17 +287,52 @@ class Viewer:
                 await self._write_rest((head, chunk.data, tail), sent_bytes)
         return True
 
-    async def _write(self, data: bytes) -> None:
-        """Send a chunk: at once, from where it is, if the socket takes all of it."""
-        parts = (b"%x\r\n" % len(data), data, b"\r\n")
+    def _another(self) -> tuple[Chunk, ...]:
+        """One more to go along, for who catches up alone and fast: each send wakes its reader."""
+        position, limit = self.position, self._limit()
+        is_out = position.done or position.cuts != self.follower.cuts
+        is_there = limit is not None and limit <= position.offset
+        if is_out or is_there or self._is_slow or not self._live.may_read_on():
+            return ()
+        try:
+            chunk = self.follower.chunk_now(position.offset, position.framing, limit)
+        except (LineTooLongError, DroppedError, OSError):  # `_next` meets it too
+            return ()
+        if chunk is None:
+            return ()
+        position.advance(chunk)
+        return (chunk,)
+
+    def _limit(self) -> int | None:
+        """How far the viewer may go by itself.
+
+        Not beyond the group, whose turn may take a moment to come: whoever is ahead of it may find
+        itself within the block that it sends next.
+        """
+        group = self._live.group_for(self)
+        return None if group is None else group.offset
+
+    async def _write(self, chunks: Sequence[Chunk]) -> None:
+        """Send chunks: at once, from where they are, as far as the socket takes them.
+
+        One that is begun is sent to its end; the viewer goes on from there.
+        """
+        framed = [frame(chunk.buffers) for chunk in chunks]
         sent_bytes = 0
         if not self.stream.closed() and not self.stream.writing():
             with contextlib.suppress(OSError):  # the stream finds out for itself
-                sent_bytes = self.stream.socket.sendmsg(parts)
-        if sent_bytes < sum(map(len, parts)):
-            await self._write_rest(parts, sent_bytes)
+                sent_bytes = self.stream.socket.sendmsg(list(chain.from_iterable(framed)))
+        for chunk, buffers in zip(chunks, framed, strict=True):
+            size = sum(map(len, buffers))
+            if sent_bytes < size:
+                self._is_slow = True
+                self.position.advance(chunk)
+                await self._write_rest((buffers[0], chunk.data, buffers[-1]), sent_bytes)
+                return
+            sent_bytes -= size
+        self._is_slow = False
 
-    async def _write_rest(self, parts: tuple[bytes, ...], sent_bytes: int) -> None:
+    async def _write_rest(self, parts: sse.Buffers, sent_bytes: int) -> None:
         # No copy: all who fall behind in a block, and may stay there for long, share its bytes.
         for part in parts:
             if sent_bytes < len(part):
@@ -300,30 +340,23 @@ class Viewer:
             sent_bytes = max(0, sent_bytes - len(part))
         await written
 
-    async def _next(self) -> bytes | None:
+    async def _next(self) -> Chunk | None:
         """What to send next; None where the viewer can join a group, and after the end."""
         while not self.position.done:
-            # Not beyond the group, whose turn may take a moment to come: whoever is ahead of it
-            # may find itself within the block that it sends next.
-            group = self._live.group_for(self)
-            limit = None if group is None else group.offset
+            limit = self._limit()
             is_there = limit is not None and limit <= self.position.offset
             if is_there and self.position.cuts == self.follower.cuts:
-                data = self._partial()  # the others have seen it
+                chunk = self.follower.partial_chunk(self.position)  # the others have seen it
             else:
-                data = await self.follower.next(self.position, limit)
-            if data is not None:
-                return data
+                chunk = await self.follower.next(self.position, limit)
+            if chunk is not None:
+                return chunk
             partials = self.position.partials
             if partials is not None and partials.seconds_to_wait() is not None:
                 await self.follower.wait(self.position)
-            elif is_there or self._live.group_for(self) is None:
+            elif is_there or self._limit() is None:
                 return None  # to join it, or as the first here
         return None
-
-    def _partial(self) -> bytes | None:
-        partials = self.position.partials
-        return None if partials is None else self.follower.partial(self.position.offset, partials)
 
     def close(self) -> None:
         """Close the connection where it stands, with no end of the log: who wants more comes back.
@@ -438,29 +471,30 @@ class _Group:
             return
         if chunk is not None:
             self._in_line = chunk.in_line
-            self._advance(frame(chunk.data), chunk.end)
+            self._advance(chunk)
         elif self._follower.has_ended:
             self._dissolve()
         else:
             self._send_partial()
             self._send_ping()
 
-    def _advance(self, data: bytes, end: int) -> None:
-        self.offset = end
-        self._send(data)
+    def _advance(self, chunk: Chunk) -> None:
+        self.offset = chunk.end
+        self._send(chunk.buffers)
         for viewer in tuple(self._ahead):
-            if viewer.position.offset == end:
+            if viewer.position.offset == self.offset:
                 self._ahead.discard(viewer)
                 self._add(viewer)
-            elif viewer.position.offset < end:  # within the block: it reads the rest for itself
+            elif viewer.position.offset < self.offset:  # within the block: it reads the rest itself
                 self._set_free(viewer)
         if not self._is_empty and (self.offset < self._follower.size or self._follower.has_ended):
             self.wake()
 
-    def _send(self, data: bytes) -> None:
-        """Send `data`, after which they are at `offset`, to all members."""
+    def _send(self, buffers: sse.Buffers) -> None:
+        """Send one chunk, after which they are at `offset`, to all members."""
         self._sent_at = self._loop.time()
         self._ping_due = False
+        data = b"".join(frame(buffers))
         length = len(data)
         if self._sends is None:
             self._sends = tuple(self._members)
@@ -500,7 +534,7 @@ class _Group:
         if self._partials is None:
             return
         if data := self._follower.partial(self.offset, self._partials):
-            self._send(frame(data))
+            self._send((data,))
         seconds = self._partials.seconds_to_wait()
         if seconds is not None and self._partial_timer is None:
             self._partial_timer = self._loop.call_later(seconds, self._on_partial_due)
@@ -511,7 +545,7 @@ class _Group:
 
     def _send_ping(self) -> None:
         if self._ping_due:
-            self._send(frame(sse.HEARTBEAT))
+            self._send((sse.HEARTBEAT,))
 
     def _on_ping(self) -> None:
         due_at = self._sent_at + self._ping_seconds

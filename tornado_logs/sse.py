@@ -1,6 +1,7 @@
 r"""Lines to Server-Sent Events, and cursors. Pure: no I/O.
 
-    >>> encode_plain_lines(b"one\ntwo\n", 0, 0, "a1b2c3d4")
+    >>> buffers, lines = encode_plain_lines(b"one\ntwo\n", 0, 0, "a1b2c3d4")
+    >>> b"".join(buffers), lines
     (b'id: a1b2c3d4-0.1\ndata: one\n\nid: a1b2c3d4-0.2\ndata: two\n\n', 2)
 
 The standard is WHATWG HTML, section 9.2. A line of the stream ends at CR, LF or CRLF and at nothing
@@ -20,6 +21,9 @@ from itertools import accumulate
 from typing import Any
 
 from tornado_logs.redraw import redraw
+
+Buffers = Sequence[bytes | memoryview]
+"""Bytes in pieces, as sendmsg(2) takes them: to put them together would be one more copy."""
 
 HEARTBEAT = b": ping\n\n"
 _CURSOR = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})(?:\.([0-9]{1,9}))?(-end)?", re.ASCII)
@@ -96,28 +100,28 @@ def is_plain(block: bytes, max_line_bytes: int) -> bool:
     return True
 
 
-def encode_plain_lines(block: bytes, offset: int, before: int, mark: str) -> tuple[bytes, int]:
+def encode_plain_lines(block: bytes, offset: int, before: int, mark: str) -> tuple[Buffers, int]:
     """`encode_lines` of a plain block that begins at `offset`: what replay is bound by.
 
     `before`: how many lines begin before it in its cell; the same for its end is returned too.
     """
-    parts: list[bytes | memoryview] = []
+    buffers: list[bytes | memoryview] = []
     start = 0
     while start < len(block):
         cell = (offset + start) // CELL_BYTES * CELL_BYTES
         # Up to the first line that begins in the next cell, or later.
         end = block.find(b"\n", cell + CELL_BYTES - 1 - offset) + 1 or len(block)
-        before += _encode_cell(block[start:end], f"{mark}-{cell}".encode(), before, parts)
+        before += _encode_cell(block[start:end], f"{mark}-{cell}".encode(), before, buffers)
         if offset + end >= cell + CELL_BYTES:
             before = 0
         start = end
-    return b"".join(parts), before
+    return buffers, before
 
 
-def _encode_cell(lines: bytes, head: bytes, before: int, parts: list[bytes | memoryview]) -> int:
+def _encode_cell(lines: bytes, head: bytes, before: int, buffers: list[bytes | memoryview]) -> int:
     """Lines become the format of one large formatting of numbers: none is ever an object.
 
-    The result is added to `parts`; how many lines there are.
+    The result is added to `buffers`; how many lines there are.
     """
     head = b"id: %b.%%b\ndata: " % head
     plain = lines.replace(b"%", b"%%") if b"%" in lines else lines
@@ -126,7 +130,7 @@ def _encode_cell(lines: bytes, head: bytes, before: int, parts: list[bytes | mem
     count = (len(template) - len(plain)) // (len(head) + 1)
     surplus = head % b"%d" % (before + count + 1)
     events = template % _numbers(before + 2, before + count + 2)
-    parts += (head % b"%d" % (before + 1), memoryview(events)[: -len(surplus)])
+    buffers += (head % b"%d" % (before + 1), memoryview(events)[: -len(surplus)])
     return count
 
 
@@ -142,11 +146,11 @@ def _kept_numbers() -> tuple[bytes, ...]:
     return tuple(map(b"%d".__mod__, range(_KEPT_NUMBERS)))
 
 
-def encode_plain_batch(block: bytes, end: int, mark: str) -> bytes:
+def encode_plain_batch(block: bytes, end: int, mark: str) -> Buffers:
     """`encode_batch` of a plain block that ends at offset `end`."""
     # Its last LF is replaced too: that is cut off again without one more copy of the block.
     lines = memoryview(block.replace(b"\n", b"\ndata: "))[: -len(b"\ndata: ")]
-    return b"".join((b"id: %b-%d\ndata: " % (mark.encode(), end), lines, b"\n\n"))
+    return b"id: %b-%d\ndata: " % (mark.encode(), end), lines, b"\n\n"
 
 
 def encode_lines(lines: Sequence[bytes], cursors: Iterable[Cursor]) -> bytes:

@@ -119,16 +119,18 @@ class StreamingHandler(BaseHandler):
 
     async def _send(self, follower: Follower, position: Position) -> None:
         """The way that always works: HTTP/1.0, TLS."""
-        data: bytes | None = follower.preamble(position)
+        data = follower.preamble(position).data
         while not follower.shutting_down:
             if data:
                 self.write(data)
                 await self.flush()
             if position.done:
                 return
-            data = await follower.next(position)
-            if data is None and not await follower.wait(position) and position.has_events:
-                data = sse.HEARTBEAT
+            if chunk := await follower.next(position):
+                data = chunk.data
+            else:
+                is_ping = not await follower.wait(position) and position.has_events
+                data = sse.HEARTBEAT if is_ping else b""
         if not position.has_events:
             self.disconnect()  # without its last chunk: nobody shall take a part for the whole
 
