@@ -50,6 +50,7 @@ BLOCK_BYTES = 256 * 1024
 
 CHECKPOINT_SECONDS = 0.01
 _MARK_BYTES = 256
+_LOOK_BYTES = 1024
 _MOST_STEP_BYTES = 64 * 1024 * 1024
 
 UNSETTLED_MARK = "00000000"
@@ -423,13 +424,24 @@ class LogFile:
         `size` is the log's, as the caller knows it. With `ended` the last line counts without its
         LF. Raises LineTooLongError where the line has to be searched for its end.
         """
-        data = self.read(offset, min(BLOCK_BYTES, size - offset))
+        data = self.read(offset, self._lines_end(offset, min(BLOCK_BYTES, size - offset)))
         end = data.rfind(b"\n") + 1
         if end:
             return Block(offset, offset + end, data if end == len(data) else data[:end])
         if len(data) >= BLOCK_BYTES:
             raise LineTooLongError(offset)
         return Block(offset, offset + len(data), data) if ended and data else None
+
+    def _lines_end(self, offset: int, count: int) -> int:
+        """Of `count` bytes at `offset`, how many to read to have the whole lines.
+
+        A full block is looked at from its end first: to cut what was read would be a copy of it.
+        """
+        if count < BLOCK_BYTES:
+            return count
+        look = min(_LOOK_BYTES, count)
+        line_end = self.read(offset + count - look, look).rfind(b"\n") + 1
+        return count - look + line_end if line_end else count
 
     def scan_long_line(self, line: LongLine, size: int, max_bytes: int) -> bool:
         """Search on for the line's end, through `max_bytes` at most; whether there is more."""
