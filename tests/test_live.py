@@ -73,6 +73,22 @@ def test_a_log_that_is_cut_after_a_chunk_was_promised_ends_the_connection_withou
     assert gone == [True]
 
 
+def test_who_has_the_turn_to_read_keeps_it_for_bare_bytes_or_while_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(live, "_READING_SECONDS", 60.0)
+
+    async def watch() -> list[bool]:
+        viewers = Live(15.0)
+        first, *others = [asyncio.create_task(viewers.turn_to_read()) for _ in range(3)]
+        await first
+        found = [viewers.may_read_on(), viewers.may_read_on(bare=True)]
+        await asyncio.gather(*others)
+        return [*found, viewers.may_read_on()]
+
+    assert asyncio.run(watch()) == [False, True, True]
+
+
 class Grudging(socket.socket):
     """A socket that takes some of what it is given, each time another part."""
 

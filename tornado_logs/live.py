@@ -45,8 +45,8 @@ _FORGET = 1.005
 _BURST_SECONDS = 0.1
 """So much time in which there was nothing to send pays for turns that then follow at once."""
 
-_READING_SECONDS = 0.001
-"""How long one who catches up reads before others have their turn, who don't: some blocks."""
+_READING_SECONDS = 0.0005
+"""How long one who catches up reads before others have their turn: some blocks."""
 
 Send = Callable[[bytes], int]
 """A socket's own `send`."""
@@ -68,7 +68,7 @@ class Live:
         self._ping_seconds = ping_seconds
         self._turns = _Turns()
         self._readers: deque[asyncio.Future[None]] = deque()
-        self._reads_until = 0.0  # whose turn it is, if nobody waits for the next
+        self._reads_until = 0.0  # when the turn of the one who reads is over
         self._groups: dict[_Kind, list[_Group]] = {}
         self._viewers: set[Viewer] = set()
 
@@ -86,13 +86,12 @@ class Live:
         else:
             viewer.catch_up(follower.preamble(position))
 
-    async def turn_to_read(self) -> None:
-        """Wait for others: of those who catch up, one reads a block in each turn of the loop.
+    async def turn_to_read(self, *, bare: bool = False) -> None:
+        """Wait for others: of those who catch up, one reads in each turn of the loop.
 
-        However many there are, what else there is to do waits for one block and no more. One alone
-        reads as many as take about as long.
+        However many there are, what else there is to do waits for half a millisecond, or one block.
         """
-        if self.may_read_on():
+        if self.may_read_on(bare=bare):
             return
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
@@ -101,10 +100,14 @@ class Live:
             loop.call_soon(self._let_read)
         await future
 
-    def may_read_on(self) -> bool:
-        """Whether who has the turn to read may keep it: nobody else waits, and it was short."""
-        now = asyncio.get_running_loop().time()
-        return not self._readers and now < self._reads_until
+    def may_read_on(self, *, bare: bool = False) -> bool:
+        """Whether who has the turn to read may keep it.
+
+        With others it is one block each, so that they share it once it is encoded: the last few are
+        kept. Of `bare` bytes, which cost each the same, it is as many as there is time for.
+        """
+        has_no_others = bare or not self._readers
+        return has_no_others and asyncio.get_running_loop().time() < self._reads_until
 
     def _let_read(self) -> None:
         loop = asyncio.get_running_loop()
@@ -251,7 +254,7 @@ class Viewer:
                     await self._write((chunk, *self._another()))
                     await self._live.turn_to_read()
                 while not self.position.has_events and await self._pass_piece():
-                    await self._live.turn_to_read()
+                    await self._live.turn_to_read(bare=True)
                 chunk = await self._next()
                 if chunk is None:
                     break

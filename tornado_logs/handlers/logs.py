@@ -181,7 +181,7 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
             count = min(PIECE_BYTES, end - start, owed_bytes - passed_bytes)
             sent_bytes = send_file(stream.socket, fd, start, count)
             passed_bytes += sent_bytes
-            if sent_bytes < count or not self.services.live.may_read_on():
+            if sent_bytes < count or not self.services.live.may_read_on(bare=True):
                 break
         connection._expected_content_remaining = owed_bytes - passed_bytes
         return passed_bytes
