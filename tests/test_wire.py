@@ -29,8 +29,10 @@ from sse_client import (
     read_events,
 )
 
+from tornado_logs.journal import BLOCK_BYTES
+
 _NUMBERS = itertools.count(1)
-MORE_THAN_A_BLOCK = 600_000  # bytes; the server reads and encodes 256 KiB at a time
+MORE_THAN_A_BLOCK = 2 * BLOCK_BYTES
 
 # What Python, and a careless client, takes for line ends.
 SEPARATORS = "separators \u2028 \u2029 \u0085 \x0b \x0c \x1c \x1d \x1e"
@@ -266,7 +268,7 @@ def test_no_character_is_cut_in_two(make_server: Callable[..., Server]) -> None:
         assert len(line.partition(" … ")[0].encode()) in (14, 15, 16)
 
 
-@pytest.mark.parametrize("length", [262_143, 262_144, 262_145, 3_000_000])
+@pytest.mark.parametrize("length", [BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3_000_000])
 def test_a_line_longer_than_a_block_is_one_event_between_its_neighbours(
     lasting_server: Server, length: int
 ) -> None:
@@ -323,7 +325,7 @@ def test_a_progress_bar_watched_live_ends_as_it_was_last_drawn(lasting_server: S
     assert read_events(lasting_server.http, f"/logs/{record['id']}") == live
 
 
-@pytest.mark.parametrize("boundary", [262_144, 1024 * 1024])
+@pytest.mark.parametrize("boundary", [BLOCK_BYTES, 1024 * 1024])
 def test_a_redraw_at_the_edge_of_what_is_read_at_once_counts(
     lasting_server: Server, boundary: int
 ) -> None:
@@ -986,7 +988,13 @@ def test_a_window_of_a_running_log_leaves_the_unfinished_line_to_the_stream(
 
 
 def test_windows_are_the_same_without_the_index(lasting_server: Server) -> None:
-    data = numbered(MORE_THAN_A_BLOCK // 25) + b"x" * 300_000 + b"\n" + numbered(10) + b"unended"
+    data = (
+        numbered(MORE_THAN_A_BLOCK // 25)
+        + b"x" * MORE_THAN_A_BLOCK
+        + b"\n"
+        + numbered(10)
+        + b"unended"
+    )
     indexed, bare = deploy_bytes(lasting_server, data), drop_log(lasting_server, _name(), data)
     assert (lasting_server.data_dir / f"{indexed}.idx").exists()
     assert not (lasting_server.data_dir / f"{bare}.idx").exists()
