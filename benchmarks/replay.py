@@ -71,14 +71,14 @@ class Way:
             return log_bytes
         if "batch" in self.path:
             return log_bytes + lines * len("data: ")
-        return log_bytes + lines * len("id: 01234567-.\ndata: \n") + _digits(lines * LINE_BYTES)
+        return log_bytes + lines * len("id: 01234567-:\ndata: \n") + _digits(lines * LINE_BYTES)
 
 
 def _digits(log_bytes: int) -> int:
     """How many digits the ids of all lines have: those of their cells and of their numbers."""
     total = line = 0
-    for cell in range(0, log_bytes, CELL_BYTES):
-        count = min(cell + CELL_BYTES, log_bytes) // LINE_BYTES - line
+    for cell in range(-(-log_bytes // CELL_BYTES)):
+        count = min((cell + 1) * CELL_BYTES, log_bytes) // LINE_BYTES - line
         line += count
         total += count * len(str(cell)) + sum(len(str(number)) for number in range(1, count + 1))
     return total

@@ -99,10 +99,10 @@ class Received:
         self.hash.update(b"\n".join(lines) + b"\n")
 
     def _next_place(self) -> bytes:
-        cell = self.offset // CELL_BYTES * CELL_BYTES
+        cell = self.offset // CELL_BYTES
         self._number = self._number + 1 if cell == self._cell else 1
         self._cell = cell
-        return b"%d.%d" % (cell, self._number)
+        return b"%d:%d" % (cell, self._number)
 
 
 def measure(server: Server, deployment_id: str, stall_seconds: float) -> tuple[Received, int, int]:

@@ -354,7 +354,7 @@ def cursor_after(number: int, *, is_batch: bool = False) -> str:
     offset = (number - 1) * LINE_BYTES
     if is_batch:
         return str(offset + LINE_BYTES)
-    return f"{offset // CELL_BYTES * CELL_BYTES}.{offset % CELL_BYTES // LINE_BYTES + 1}"
+    return f"{offset // CELL_BYTES}:{offset % CELL_BYTES // LINE_BYTES + 1}"
 
 
 class GapViewer(Viewer):
@@ -570,7 +570,7 @@ def test_who_comes_back_to_what_was_dropped_is_told_and_goes_on(
     mark = read_events(server.http, f"/logs/{dropped}?tail=0")[-1].last_event_id.split("-")[0]
     asked = [(0, ""), (0, f"?after={mark}-0"), (1234, f"?after={mark}-{1234 * LINE_BYTES}")]
     cell_lines = CELL_BYTES // LINE_BYTES
-    asked += [(cell_lines, f"?after={mark}-{CELL_BYTES}.7")]  # nobody knows the ends of these
+    asked += [(cell_lines, f"?after={mark}-1:7")]  # nobody knows the ends of these
     for known, query in asked:
         events = read_events(server.http, f"/logs/{dropped}{query}")
         gap = events[0]

@@ -39,7 +39,7 @@ def test_each_line_is_an_event_with_the_cursor_after_it() -> None:
     block = b"one\ntwo\n"
     cursors = line_cursors(10, line_ends(block, 10), 3, MARK)
     wire = encode_lines(visible_lines(block, 100), cursors)
-    assert wire == b"id: a1b2c3d4-0.4\ndata: one\n\nid: a1b2c3d4-0.5\ndata: two\n\n"
+    assert wire == b"id: a1b2c3d4-0:4\ndata: one\n\nid: a1b2c3d4-0:5\ndata: two\n\n"
 
 
 def test_percent_signs_in_lines_are_text() -> None:
@@ -125,8 +125,8 @@ def test_a_line_has_the_same_cursor_however_the_log_is_read(
 def test_a_block_of_more_lines_than_numbers_are_kept_for_is_encoded_too() -> None:
     buffers, _ = encode_plain_lines(b"%\n" * 20_000, 0, 0, MARK)
     events = b"".join(buffers).split(b"\n\n")
-    assert events[0] == b"id: a1b2c3d4-0.1\ndata: %"
-    assert events[-2:] == [b"id: a1b2c3d4-0.20000\ndata: %", b""]
+    assert events[0] == b"id: a1b2c3d4-0:1\ndata: %"
+    assert events[-2:] == [b"id: a1b2c3d4-0:20000\ndata: %", b""]
 
 
 def test_text_that_merely_looks_like_an_end_of_line_is_left_alone() -> None:
@@ -276,7 +276,7 @@ def test_a_cursor_reads_back_as_it_was_written() -> None:
 
 @pytest.mark.parametrize(
     "text", ["", "7", "-7", "a1b2c3d4", "a1b2c3d4-", "a1b2c3d4--1", "a1b2c3d4-7-", "A1B2C3D4-7",
-             "a1b2c3d4-7.", "a1b2c3d4-7.1", "a1b2c3d4-.7",
+             "a1b2c3d4-7:", "a1b2c3d4-7.1", "a1b2c3d4-:7", "a1b2c3d4-7:0", "a1b2c3d4-7:01",
              "a1b2c3d4-٣", "a1b2c3d4-7\n", "a1b2c3d4-" + "9" * 30]
 )  # fmt: skip
 def test_what_is_no_cursor_is_none(text: str) -> None:

@@ -2,7 +2,7 @@ r"""Lines to Server-Sent Events, and cursors. Pure: no I/O.
 
     >>> buffers, lines = encode_plain_lines(b"one\ntwo\n", 0, 0, "a1b2c3d4")
     >>> b"".join(buffers), lines
-    (b'id: a1b2c3d4-0.1\ndata: one\n\nid: a1b2c3d4-0.2\ndata: two\n\n', 2)
+    (b'id: a1b2c3d4-0:1\ndata: one\n\nid: a1b2c3d4-0:2\ndata: two\n\n', 2)
 
 The standard is WHATWG HTML, section 9.2. A line of the stream ends at CR, LF or CRLF and at nothing
 else (U+2028, NUL and their like are text), so what `visible_lines` returns can break no framing
@@ -26,21 +26,27 @@ Buffers = Sequence[bytes | memoryview]
 """Bytes in pieces, as sendmsg(2) takes them: to put them together would be one more copy."""
 
 HEARTBEAT = b": ping\n\n"
-_CURSOR = re.compile(r"([0-9a-f]{8})-([0-9]{1,18})(?:\.([0-9]{1,9}))?(-end)?", re.ASCII)
+_CURSOR = re.compile(
+    r"([0-9a-f]{8})-(?:([0-9]{1,18})|([0-9]{1,13}):([1-9][0-9]{0,8}))(-end)?", re.ASCII
+)
 _KEPT_NUMBERS = 16_384
 
 CELL_BYTES = 64 * 1024
-"""A log's lines are numbered within cells of so many bytes, each in that in which it begins."""
+"""A log's lines are numbered within cells of so many bytes, each in that in which it begins.
+
+A log may have 10**13 of them, and a cell's first byte has an offset that any file system can take.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A position in one log: what an event id says.
+    """A position in one log: what an event id says, as `a1b2c3d4-71` or `a1b2c3d4-3:12`.
 
     `mark`: eight hex digits that tell this log from another that once had its name.
     `offset`: a byte offset in the log, and `lines`: after how many of the lines that begin there or
-    later the position is. A line's own cursor has the offset of its cell: to number lines is far
-    cheaper than to add up their lengths. One longer than a cell has the offset after it.
+    later the position is. A line's own cursor has the offset of its cell, and its text the cell's
+    number, which is shorter: to number lines is far cheaper than to add up their lengths. That of
+    one longer than a cell has the offset after it.
     `ended`: `event: end` was delivered too, so whoever comes back with this wants nothing more.
     """
 
@@ -50,8 +56,8 @@ class Cursor:
     ended: bool = False
 
     def __str__(self) -> str:
-        lines = f".{self.lines}" if self.lines else ""
-        return f"{self.mark}-{self.offset}{lines}{'-end' if self.ended else ''}"
+        place = f"{self.offset // CELL_BYTES}:{self.lines}" if self.lines else self.offset
+        return f"{self.mark}-{place}{'-end' if self.ended else ''}"
 
 
 def parse_cursor(text: str) -> Cursor | None:
@@ -59,9 +65,10 @@ def parse_cursor(text: str) -> Cursor | None:
     match = _CURSOR.fullmatch(text)
     if match is None:
         return None
-    cursor = Cursor(match[1], int(match[2]), int(match[3] or 0), bool(match[4]))
-    is_ours = not cursor.lines or cursor.offset % CELL_BYTES == 0
-    return cursor if is_ours else None
+    mark, offset, cell, lines, end = match.groups()
+    if cell is None:
+        return Cursor(mark, int(offset), ended=bool(end))
+    return Cursor(mark, int(cell) * CELL_BYTES, int(lines), bool(end))
 
 
 def visible_lines(block: bytes, max_line_bytes: int) -> list[bytes]:
@@ -108,11 +115,12 @@ def encode_plain_lines(block: bytes, offset: int, before: int, mark: str) -> tup
     buffers: list[bytes | memoryview] = []
     start = 0
     while start < len(block):
-        cell = (offset + start) // CELL_BYTES * CELL_BYTES
+        cell = (offset + start) // CELL_BYTES
+        next_cell = (cell + 1) * CELL_BYTES
         # Up to the first line that begins in the next cell, or later.
-        end = block.find(b"\n", cell + CELL_BYTES - 1 - offset) + 1 or len(block)
+        end = block.find(b"\n", next_cell - 1 - offset) + 1 or len(block)
         before += _encode_cell(block[start:end], f"{mark}-{cell}".encode(), before, buffers)
-        if offset + end >= cell + CELL_BYTES:
+        if offset + end >= next_cell:
             before = 0
         start = end
     return buffers, before
@@ -123,7 +131,7 @@ def _encode_cell(lines: bytes, head: bytes, before: int, buffers: list[bytes | m
 
     The result is added to `buffers`; how many lines there are.
     """
-    head = b"id: %b.%%b\ndata: " % head
+    head = b"id: %b:%%b\ndata: " % head
     plain = lines.replace(b"%", b"%%") if b"%" in lines else lines
     # After the last LF too: what it has grown by tells how many there were.
     template = plain.replace(b"\n", b"\n\n" + head)
