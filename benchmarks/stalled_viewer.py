@@ -32,7 +32,7 @@ TARGET_GROWTH_MB = 5.0
 _LOG_BYTES = 1000 * MB
 _FIRST_BYTES = 8 * MB
 _SAMPLE_SECONDS = 0.1
-_EVENT = re.compile(rb"id: [0-9a-f]{8}-([0-9]+\.[0-9]+)\ndata: ([^\n]*)\n\n")
+_EVENT = re.compile(rb"id: [0-9a-f]{8}-([0-9]+:[0-9]+)\ndata: ([^\n]*)\n\n")
 _EVENT_EXTRA_BYTES = len("id: 01234567-\ndata: \n\n")
 
 

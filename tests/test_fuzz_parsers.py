@@ -74,13 +74,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(
     st.one_of(
         st.text(max_size=30),
-        st.from_regex(r"[0-9a-fA-F]{7,9}-+[0-9٣]{0,20}(\.[0-9٣]{0,10})?(-end)?\s?", fullmatch=True),
+        st.from_regex(
+            r"[0-9a-fA-F]{7,9}-+[0-9٣]{0,20}([:.][0-9٣]{0,10})?(-end)?\s?", fullmatch=True
+        ),
     )
 )
 def test_a_text_is_a_cursor_or_none_is(text: str) -> None:
     cursor = parse_cursor(text)
     if cursor is not None:
-        assert re.fullmatch(r"[0-9a-f]{8}-[0-9]+(\.[0-9]+)?(-end)?", text)
+        assert re.fullmatch(r"[0-9a-f]{8}-[0-9]+(:[1-9][0-9]*)?(-end)?", text)
         assert parse_cursor(str(cursor)) == cursor
 
 

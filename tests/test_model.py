@@ -18,7 +18,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import socket
 import sys
 import tempfile
@@ -60,14 +59,16 @@ _MOST_RESTARTS = 3
 
 # So small that nearly every log has all there is: blocks, lines that fit into none, full groups.
 LIMITS = Limits(block_bytes=512, line_bytes=100)
+_CELL_BYTES = 64
 _SMALL = [
     (journal, "BLOCK_BYTES", LIMITS.block_bytes),
     (follower, "BLOCK_BYTES", LIMITS.block_bytes),
     (live, "PIECE_BYTES", LIMITS.block_bytes // 2),
     (window, "BLOCK_BYTES", LIMITS.block_bytes),
+    (journal, "_LOOK_BYTES", 50),
     (journal, "SCAN_BYTES", 200),
     (log_index, "SCAN_BYTES", 200),
-    (sse, "CELL_BYTES", 64),
+    (sse, "CELL_BYTES", _CELL_BYTES),
     (journal, "CHECKPOINT_BYTES", 300),
     (follower, "_SCAN_SLICE_BYTES", 700),
     (live, "_GROUP_VIEWERS", 3),
@@ -76,7 +77,7 @@ _SMALL = [
     (store, "_RECHECK_SECONDS", 0.03),
     (store, "_LOCK_RELEASE_SECONDS", 0.005),
 ]
-_CURSOR = re.compile(r"[0-9a-f]{8}-([0-9]+)(?:\.([0-9]+))?(-end)?", re.ASCII)
+_CURSOR = re.compile(r"[0-9a-f]{8}-([0-9]+)(?::([0-9]+))?(-end)?", re.ASCII)
 _SOCKET_BYTES = 1  # Linux gives a socket 4,608 at least to send from
 
 # --- what is written
@@ -294,7 +295,7 @@ class Reader:
         cursor = _CURSOR.fullmatch(event.last_event_id)
         assert cursor, (self, event)
         assert (event.type == "end") == bool(cursor[3]), (self, event)
-        offset = self.model.naive.place(int(cursor[1]), int(cursor[2] or 0))
+        offset = self.model.place(cursor)
         self.said.append(f"{event.type}-{offset}")
         if event.type == "reset":
             assert self.may_be_reset, (self, event)
@@ -330,6 +331,11 @@ class ModelOfLog:
         if self._naive is None or self._naive.data != self.data:
             self._naive = NaiveLog(self.data, LIMITS)
         return self._naive
+
+    def place(self, cursor: re.Match[str]) -> int:
+        """The offset that a cursor stands for; -1 if it has none in the log as it is now."""
+        number, lines = int(cursor[1]), int(cursor[2] or 0)
+        return self.naive.place(number * _CELL_BYTES if lines else number, lines)
 
     def check_lines(self, reader: Reader, lines: list[str], end: int) -> None:
         """These are the lines from where the reader is up to the offset `end`, all of them."""
@@ -508,16 +514,19 @@ class LogMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.small = contextlib.ExitStack()
+        # Each thing is given back even if `begin` fails: where Hypothesis breaks an example off,
+        # it doesn't tell of what fails in `teardown`.
+        self.open = contextlib.ExitStack()
         for module, name, value in _SMALL:
-            self.small.enter_context(mock.patch.object(module, name, value))
-        self.folder = tempfile.mkdtemp(prefix="model")
+            self.open.enter_context(mock.patch.object(module, name, value))
+        self.folder = self.open.enter_context(tempfile.TemporaryDirectory(prefix="model"))
         os.mkdir(os.path.join(self.folder, "aside"))
         self.data_dir = os.path.join(self.folder, "data")
         os.mkdir(self.data_dir)
         self.faults = Faults()
         logging.getLogger().addHandler(self.faults)
-        self.runner = asyncio.Runner()
+        self.open.callback(logging.getLogger().removeHandler, self.faults)
+        self.runner = self.open.enter_context(asyncio.Runner())
         self.runner.get_loop().set_exception_handler(self.faults.on_loop)
         self.model = ModelOfLog()
         self.readers: list[Reader] = []
@@ -548,10 +557,13 @@ class LogMachine(RuleBasedStateMachine):
     ) -> None:
         """The log's first line is a line that no other log has."""
         self.writer = Writer(self.data_dir, is_captured=is_captured)
+        self.open.callback(self.writer.close)
         self._append(b"log %d\n" % next(_UNIQUE) + lines_of(first), 1.0)
         self.fashion = fashion  # readers who ask for the same are served together
         self.ping_seconds = ping_seconds
+        self.open.callback(self._disconnect_all)
         self.runner.run(self._start())
+        self.open.callback(lambda: self.runner.run(self._stop()))
         for number in range(come_at_once):
             self._come(number)
 
@@ -829,7 +841,7 @@ class LogMachine(RuleBasedStateMachine):
             return  # it may be of a log that is no more
         given = _CURSOR.fullmatch(donor.last_id)
         assert given, donor
-        offset = self.model.naive.place(int(given[1]), int(given[2] or 0))
+        offset = self.model.place(given)
         at = max(0, offset + shift)
         cursor = f"{donor.last_id[:8]}-{at}{given[3] or ''}"
         kind = "batch" if is_batch else "events"
@@ -967,7 +979,7 @@ class LogMachine(RuleBasedStateMachine):
         end = lines[first + len(expected) - 1].end if first + len(expected) else 0
         cursor = _CURSOR.fullmatch(answer["cursor"])
         assert cursor, told
-        assert self.model.naive.place(int(cursor[1]), int(cursor[2] or 0)) == end, (*told, end)
+        assert self.model.place(cursor) == end, (*told, end)
 
     async def _get(self, path: str) -> Any:
         ours, theirs = socket.socketpair()
@@ -1012,15 +1024,12 @@ class LogMachine(RuleBasedStateMachine):
             if sys.exc_info()[0] is None:
                 self._end_well()
         finally:
-            self.runner.run(self._stop())
-            for reader in self.readers:
-                if reader.is_connected:
-                    reader.disconnect()
-            self.writer.close()
-            self.runner.close()
-            logging.getLogger().removeHandler(self.faults)
-            shutil.rmtree(self.folder)
-            self.small.close()
+            self.open.close()
+
+    def _disconnect_all(self) -> None:
+        for reader in self.readers:
+            if reader.is_connected:
+                reader.disconnect()
 
     def _end_well(self) -> None:
         self._come_back_all()
