@@ -89,6 +89,16 @@ def test_who_has_the_turn_to_read_keeps_it_for_bare_bytes_or_while_nobody_waits(
     assert asyncio.run(watch()) == [False, True, True]
 
 
+def test_turns_with_nothing_to_send_tell_nothing_of_what_sending_takes() -> None:
+    """Else those that follow would come too fast, for seconds."""
+    turns = live._Turns()
+    turns._pay(1.0, 0.01, 1000)
+    best_seconds = turns._best_seconds
+    for number in range(1000):
+        turns._pay(1.0 + number, 1e-7, 0)
+    assert turns._best_seconds == best_seconds > 0
+
+
 class Grudging(socket.socket):
     """A socket that takes some of what it is given, each time another part."""
 

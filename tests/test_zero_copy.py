@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import socket
 from pathlib import Path
 
-from tornado_logs.zero_copy import send_file
+import pytest
+from tornado.httpserver import HTTPServer
+from tornado.iostream import IOStream
+
+from tornado_logs.app import Services, make_app
+from tornado_logs.config import Config
+from tornado_logs.deployment import Record, State, record_bytes
+from tornado_logs.handlers.logs import RawLogHandler
+from tornado_logs.zero_copy import PIECE_BYTES, send_file
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 HEAD, TAIL = b"head", b"tail"
@@ -50,3 +60,35 @@ def test_where_a_file_can_not_be_sent_so_nothing_of_it_is() -> None:
         assert send_file(ours, reading, 0, 5, HEAD, TAIL) == 0
     os.close(reading)
     os.close(writing)
+
+
+@pytest.mark.parametrize("told_bytes", [4 * PIECE_BYTES + 7, 8 * PIECE_BYTES])
+def test_a_download_has_no_more_bytes_than_it_said_though_its_file_has_grown_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told_bytes: int
+) -> None:
+    """What comes after an answer would be taken for the next one's."""
+    (tmp_path / "grown.log").write_bytes(DATA * 3)
+    record = Record(id="grown", state=State.SUCCEEDED, request={})
+    (tmp_path / "grown.json").write_bytes(record_bytes(record))
+    monkeypatch.setattr(RawLogHandler, "get_content_size", lambda _: told_bytes)
+
+    async def download() -> bytes:
+        services = Services(Config(data_dir=str(tmp_path)))
+        services.deployments.start()
+        server = HTTPServer(make_app(services))
+        ours, theirs = socket.socketpair()
+        server.handle_stream(IOStream(theirs), ("", 0))
+        reader, writer = await asyncio.open_connection(sock=ours)
+        writer.write(b"GET /logs/grown/raw HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        async with asyncio.timeout(20):
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.read()
+        assert b"Content-Length: %d\r\n" % told_bytes in head
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        await server.close_all_connections()
+        services.deployments.close()
+        return body
+
+    assert asyncio.run(download()) == (DATA * 3)[:told_bytes]
