@@ -286,6 +286,11 @@ def queued_bytes(server: Server, sock: socket.socket) -> int:
     return int(queue, 16)
 
 
+def has_fallen_behind(server: Server, sock: socket.socket) -> bool:
+    """Whether the server waits for this client to take more."""
+    return queued_bytes(server, sock) > 100_000
+
+
 def server_end(sock: socket.socket, port: int) -> list[str]:
     """The timer (see proc(5)) of the server's end of this connection, as long as it stands."""
     here = sock.getsockname()[1]
@@ -359,12 +364,25 @@ def test_those_who_take_nothing_share_what_waits_for_them(server: Server) -> Non
             assert sock.recv(1)
             stalled.append(sock)
         wait_for(
-            lambda: all(queued_bytes(server, sock) > 100_000 for sock in stalled),
-            "all to fall behind",
+            lambda: all(has_fallen_behind(server, sock) for sock in stalled), "all to fall behind"
         )
         assert memory_bytes(server) - before < 30_000_000
         # Nor does the kernel keep megabytes for each.
         assert all(queued_bytes(server, sock) < 500_000 for sock in stalled)
+
+
+def test_who_takes_nothing_keeps_no_more_than_the_block_it_is_in(server: Server) -> None:
+    """A block is half a megabyte here. Each is at a place of its own, so there is none to share."""
+    name = drop_log(server, "places", b"".join(b"%078d\n" % number for number in range(400_000)))
+    end = read_events(server.http, f"/logs/{name}?tail=0")[-1].last_event_id
+    before = memory_bytes(server)
+    with contextlib.ExitStack() as stack:
+        for number in range(40):
+            sock = stack.enter_context(connect(server, receive_bytes=4096))
+            ask(sock, f"/logs/{name}?after={end[:8]}-{79 * 9000 * number}", EVENTS)
+            assert sock.recv(1)
+            wait_for(partial(has_fallen_behind, server, sock), "it to fall behind")
+        assert memory_bytes(server) - before < 30_000_000
 
 
 def test_a_download_that_takes_nothing_is_let_go_and_goes_on_by_its_range(

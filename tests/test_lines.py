@@ -13,7 +13,7 @@ import pytest
 from conftest import Server, drop_log
 from test_wire import deploy_bytes, gated, numbered
 
-from tornado_logs.journal import JournalWriter, LogFile
+from tornado_logs.journal import BLOCK_BYTES, JournalWriter, LogFile
 from tornado_logs.log_index import NoTimesError
 from tornado_logs.style import style_after
 from tornado_logs.window import STYLE_BYTES, style_at
@@ -201,7 +201,7 @@ def test_a_window_tells_the_style_that_holds_where_it_begins(
 
 def test_a_style_is_found_far_back_whatever_the_blocks(tmp_path: Path) -> None:
     path = tmp_path / "x.log"
-    for filler in (0, 1, 100, 256 * 1024 - 6, 256 * 1024 - 3, 256 * 1024, 900_000):
+    for filler in (0, 1, 100, *range(BLOCK_BYTES - 40, BLOCK_BYTES + 1), 900_000):
         data = b"\x1b[31m\x1b[1mbefore\x1b[0m\x1b[32mgreen\x1b[3" + b"m" + b"x" * filler
         path.write_bytes(data)
         log = LogFile(str(path))

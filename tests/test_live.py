@@ -14,7 +14,7 @@ import pytest
 from sse_client import lines_of, parse, unchunked
 from tornado.iostream import IOStream
 
-from tornado_logs import live
+from tornado_logs import live, reading_turns
 from tornado_logs.config import Config
 from tornado_logs.deployment import Record, State
 from tornado_logs.follower import Follower, Framing, Position
@@ -73,22 +73,6 @@ def test_a_log_that_is_cut_after_a_chunk_was_promised_ends_the_connection_withou
     assert gone == [True]
 
 
-def test_who_has_the_turn_to_read_keeps_it_for_bare_bytes_or_while_nobody_waits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(live, "_READING_SECONDS", 60.0)
-
-    async def watch() -> list[bool]:
-        viewers = Live(15.0)
-        first, *others = [asyncio.create_task(viewers.turn_to_read()) for _ in range(3)]
-        await first
-        found = [viewers.may_read_on(), viewers.may_read_on(bare=True)]
-        await asyncio.gather(*others)
-        return [*found, viewers.may_read_on()]
-
-    assert asyncio.run(watch()) == [False, True, True]
-
-
 def test_turns_with_nothing_to_send_tell_nothing_of_what_sending_takes() -> None:
     """Else those that follow would come too fast, for seconds."""
     turns = live._Turns()
@@ -103,9 +87,11 @@ class Grudging(socket.socket):
     """A socket that takes some of what it is given, each time another part."""
 
     chance = random.Random(7)
+    most_buffers = 0
 
     def sendmsg(self, buffers: Sequence[Any], *_: Any) -> int:  # type: ignore[override]
         """All of it, or a beginning."""
+        Grudging.most_buffers = max(self.most_buffers, len(buffers))
         data = b"".join(buffers)
         most = self.chance.choice((0, 1, 1000, 300_000, 350_000, len(data) - 1, len(data)))
         return self.send(data[:most])
@@ -116,10 +102,11 @@ def test_whatever_a_socket_takes_at_once_each_line_goes_over_the_wire_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framing: Framing
 ) -> None:
     """The sockets are wide and the turns long, so that blocks go together."""
-    monkeypatch.setattr(live, "_READING_SECONDS", 60.0)
+    monkeypatch.setattr(reading_turns, "_TURN_SECONDS", 60.0)
     lines = [b"%07d" % number for number in range(500_000)]
     path = tmp_path / "x.log"
     path.write_bytes(b"".join(line + b"\n" for line in lines))
+    monkeypatch.setattr(Grudging, "most_buffers", 0)
 
     async def watch() -> bytes:
         ours, theirs = socket.socketpair()
@@ -141,6 +128,7 @@ def test_whatever_a_socket_takes_at_once_each_line_goes_over_the_wire_once(
 
     wire = asyncio.run(watch())
     assert wire.endswith(live.LAST_CHUNK)
+    assert Grudging.most_buffers >= 6, "two chunks never went together"
     body = unchunked(wire)
     if framing is Framing.RAW:
         assert body == path.read_bytes()

@@ -31,6 +31,7 @@ from tornado.iostream import IOStream, StreamClosedError
 from tornado_logs import sse
 from tornado_logs.follower import Chunk, Follower, Framing, Position
 from tornado_logs.journal import DroppedError, LineTooLongError
+from tornado_logs.reading_turns import ReadingTurns
 from tornado_logs.zero_copy import PIECE_BYTES, send_file
 
 _GROUP_VIEWERS = 512
@@ -44,9 +45,6 @@ _FORGET = 1.005
 
 _BURST_SECONDS = 0.1
 """So much time in which there was nothing to send pays for turns that then follow at once."""
-
-_READING_SECONDS = 0.0005
-"""How long one who catches up reads before others have their turn: some blocks."""
 
 Send = Callable[[bytes], int]
 """A socket's own `send`."""
@@ -67,8 +65,7 @@ class Live:
     def __init__(self, ping_seconds: float) -> None:
         self._ping_seconds = ping_seconds
         self._turns = _Turns()
-        self._readers: deque[asyncio.Future[None]] = deque()
-        self._reads_until = 0.0  # when the turn of the one who reads is over
+        self.reading = ReadingTurns()
         self._groups: dict[_Kind, list[_Group]] = {}
         self._viewers: set[Viewer] = set()
 
@@ -85,38 +82,6 @@ class Live:
             viewer.close()
         else:
             viewer.catch_up(follower.preamble(position))
-
-    async def turn_to_read(self, *, bare: bool = False) -> None:
-        """Wait for others: of those who catch up, one reads in each turn of the loop.
-
-        However many there are, what else there is to do waits for half a millisecond, or one block.
-        """
-        if self.may_read_on(bare=bare):
-            return
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._readers.append(future)
-        if len(self._readers) == 1:
-            loop.call_soon(self._let_read)
-        await future
-
-    def may_read_on(self, *, bare: bool = False) -> bool:
-        """Whether who has the turn to read may keep it.
-
-        With others it is one block each, so that they share it once it is encoded: the last few are
-        kept. Of `bare` bytes, which cost each the same, it is as many as there is time for.
-        """
-        has_no_others = bare or not self._readers
-        return has_no_others and asyncio.get_running_loop().time() < self._reads_until
-
-    def _let_read(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._reads_until = loop.time() + _READING_SECONDS
-        future = self._readers.popleft()
-        if not future.done():  # it is, where the viewer has gone
-            future.set_result(None)
-        if self._readers:
-            loop.call_soon(self._let_read)
 
     def group_for(self, viewer: Viewer) -> _Group | None:
         """The group that the viewer is to join, if there is one with room for it."""
@@ -251,10 +216,14 @@ class Viewer:
                 await self.stream.write(framed)
             while True:
                 if chunk is not None and chunk.buffers:
-                    await self._write((chunk, *self._another()))
-                    await self._live.turn_to_read()
+                    rest = self._send_now((chunk, *self._another()))
+                    chunk = None  # who stops here may do so for long: it keeps the rest alone
+                    if rest:
+                        await self._write_rest(*rest)
+                        rest = None
+                    await self._live.reading.take(self)
                 while not self.position.has_events and await self._pass_piece():
-                    await self._live.turn_to_read(bare=True)
+                    await self._live.reading.take(self, bare=True)
                 chunk = await self._next()
                 if chunk is None:
                     break
@@ -295,7 +264,7 @@ class Viewer:
         position, limit = self.position, self._limit()
         is_out = position.done or position.cuts != self.follower.cuts
         is_there = limit is not None and limit <= position.offset
-        if is_out or is_there or self._is_slow or not self._live.may_read_on():
+        if is_out or is_there or self._is_slow or not self._live.reading.may_go_on(self):
             return ()
         try:
             chunk = self.follower.chunk_now(position.offset, position.framing, limit)
@@ -315,10 +284,11 @@ class Viewer:
         group = self._live.group_for(self)
         return None if group is None else group.offset
 
-    async def _write(self, chunks: Sequence[Chunk]) -> None:
-        """Send chunks: at once, from where they are, as far as the socket takes them.
+    def _send_now(self, chunks: Sequence[Chunk]) -> tuple[sse.Buffers, int] | None:
+        """Send what the socket takes of these, from where they are.
 
-        One that is begun is sent to its end; the viewer goes on from there.
+        If that isn't all: the parts of the first that it didn't take whole, and how many bytes of
+        them it took. The viewer goes on behind that one.
         """
         framed = [frame(chunk.buffers) for chunk in chunks]
         sent_bytes = 0
@@ -330,10 +300,10 @@ class Viewer:
             if sent_bytes < size:
                 self._is_slow = True
                 self.position.advance(chunk)
-                await self._write_rest((buffers[0], chunk.data, buffers[-1]), sent_bytes)
-                return
+                return (buffers[0], chunk.data, buffers[-1]), sent_bytes
             sent_bytes -= size
         self._is_slow = False
+        return None
 
     async def _write_rest(self, parts: sse.Buffers, sent_bytes: int) -> None:
         # No copy: all who fall behind in a block, and may stay there for long, share its bytes.

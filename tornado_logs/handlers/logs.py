@@ -135,7 +135,7 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
 
     async def _flush_and_wait(self, flushed: asyncio.Future[None]) -> None:
         await flushed
-        await self.services.live.turn_to_read()
+        await self.services.live.reading.take(self)
 
     def get_content_type(self) -> str:
         """Never anything that a browser would run."""
@@ -181,7 +181,7 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
             count = min(PIECE_BYTES, end - start, owed_bytes - passed_bytes)
             sent_bytes = send_file(stream.socket, fd, start, count)
             passed_bytes += sent_bytes
-            if sent_bytes < count or not self.services.live.may_read_on(bare=True):
+            if sent_bytes < count or not self.services.live.reading.may_go_on(self, bare=True):
                 break
         connection._expected_content_remaining = owed_bytes - passed_bytes
         return passed_bytes
