@@ -22,7 +22,7 @@ def test_who_has_the_turn_keeps_it_for_bare_bytes_or_while_nobody_waits() -> Non
         found: dict[str, list[bool]] = {}
 
         async def take(name: str) -> None:
-            await turns.take(name)
+            await turns.ask(name)
             found[name] = [turns.may_go_on(name), turns.may_go_on(name, bare=True)]
             assert not turns.may_go_on("somebody else", bare=True)
 
@@ -37,7 +37,7 @@ def test_who_comes_while_another_reads_waits_for_the_next_turn() -> None:
         turns, order = ReadingTurns(), []
 
         async def take(name: str) -> None:
-            await turns.take(name)
+            await turns.ask(name)
             order.append(name)
 
         await take("first")
@@ -53,8 +53,7 @@ def test_who_comes_while_another_reads_waits_for_the_next_turn() -> None:
 def test_one_who_has_gone_passes_its_turn_on() -> None:
     async def read() -> None:
         turns = ReadingTurns()
-        first, second, third = [asyncio.create_task(turns.take(n)) for n in ("a", "b", "c")]
-        await asyncio.sleep(0)
+        first, second, third = [turns.ask(name) for name in ("a", "b", "c")]
         second.cancel()
         async with asyncio.timeout(10):
             await asyncio.gather(first, third)
@@ -68,7 +67,7 @@ def test_a_turn_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def read() -> None:
         turns = ReadingTurns()
-        await turns.take("first")
+        await turns.ask("first")
         assert not turns.may_go_on("first", bare=True)
 
     asyncio.run(read())

@@ -221,9 +221,9 @@ class Viewer:
                     if rest:
                         await self._write_rest(*rest)
                         rest = None
-                    await self._live.reading.take(self)
+                    await self._live.reading.ask(self)
                 while not self.position.has_events and await self._pass_piece():
-                    await self._live.reading.take(self, bare=True)
+                    await self._live.reading.ask(self, bare=True)
                 chunk = await self._next()
                 if chunk is None:
                     break

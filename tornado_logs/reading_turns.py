@@ -1,6 +1,6 @@
 """Who catches up with a log reads in turns, each for a moment: nobody else waits for long.
 
-    await turns.take(viewer)              # before each block
+    await turns.ask(viewer)               # before each block
     if turns.may_go_on(viewer): ...       # another one in the same turn
 
 However many there are, one reads in each turn of the event loop.
@@ -26,16 +26,20 @@ class ReadingTurns:
         self._reader = 0  # by its id: nobody is kept who has gone
         self._until = 0.0
 
-    async def take(self, reader: object, *, bare: bool = False) -> None:
-        """Wait until `reader` has the turn, unless it may keep it: see `may_go_on`."""
-        if self.may_go_on(reader, bare=bare):
-            return
+    def ask(self, reader: object, *, bare: bool = False) -> asyncio.Future[None]:
+        """Done once `reader` has the turn: at once, if it may keep it (see `may_go_on`).
+
+        It has to be awaited by who reads, not by way of a task: the turn is the loop's next round.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
+        if self.may_go_on(reader, bare=bare):
+            future.set_result(None)
+            return future
         self._waiting.append((id(reader), future))
         if len(self._waiting) == 1:
             loop.call_soon(self._let_read)
-        await future
+        return future
 
     def may_go_on(self, reader: object, *, bare: bool = False) -> bool:
         """Whether `reader` has the turn and may keep it.

@@ -128,6 +128,9 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
 
     def flush(self, include_footers: bool = False) -> asyncio.Future[None]:
         """Give others their turn after each block, also where the socket takes all at once."""
+        # What went from the file itself leaves nothing to be written; a task would miss its turn.
+        if self._headers_written and not any(self._write_buffer):
+            return self.services.live.reading.ask(self)
         flushed = asyncio.ensure_future(self._flush_and_wait(super().flush(include_footers)))
         # Nobody waits for the last one, and whoever waits for another has gone with the viewer.
         flushed.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -135,7 +138,7 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
 
     async def _flush_and_wait(self, flushed: asyncio.Future[None]) -> None:
         await flushed
-        await self.services.live.reading.take(self)
+        await self.services.live.reading.ask(self)
 
     def get_content_type(self) -> str:
         """Never anything that a browser would run."""
