@@ -83,6 +83,42 @@ def test_turns_with_nothing_to_send_tell_nothing_of_what_sending_takes() -> None
     assert turns._best_seconds == best_seconds > 0
 
 
+def test_a_log_that_is_cut_while_one_catches_up_with_others_holds_nobody_up(tmp_path: Path) -> None:
+    """What they have had isn't there for the second, and nobody has heard of the cut yet."""
+    path = tmp_path / "x.log"
+    path.write_bytes(b"one\ntwo\n")
+
+    async def receive(sock: socket.socket, wanted: bytes) -> None:
+        came = b""
+        async with asyncio.timeout(20):
+            while wanted not in came:
+                came += await asyncio.get_running_loop().sock_recv(sock, 65536)
+
+    async def watch() -> None:
+        record = Record(id="x", state=State.RUNNING)
+        follower = Follower(str(path), record, Record.to_json, Config())
+        viewers = Live(15.0)
+        pairs = [socket.socketpair() for _ in range(2)]
+        for ours, theirs in pairs:
+            ours.setblocking(False)
+            position = follower.begin(0, Framing.EVENTS)
+            viewers.take(IOStream(theirs), follower, position, lambda: None)
+            if ours is pairs[0][0]:
+                await receive(ours, b"data: two")
+                await asyncio.sleep(0.01)  # it joins a group
+                os.truncate(path, 0)
+        await asyncio.sleep(0.05)
+        follower.look()
+        await receive(pairs[1][0], b"event: reset")
+        viewers.close()
+        await asyncio.sleep(0)
+        follower.close()
+        for ours, _ in pairs:
+            ours.close()
+
+    asyncio.run(watch())
+
+
 class Grudging(socket.socket):
     """A socket that takes some of what it is given, each time another part."""
 

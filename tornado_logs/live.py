@@ -329,6 +329,9 @@ class Viewer:
                 await self.follower.wait(self.position)
             elif is_there or self._limit() is None:
                 return None  # to join it, or as the first here
+            elif limit is not None:
+                # What the group has had isn't there: the log was cut, and we are to hear of it.
+                await self.follower.wait(self.position)
         return None
 
     def close(self) -> None:
