@@ -88,6 +88,10 @@ def test_a_log_that_is_cut_while_one_catches_up_with_others_holds_nobody_up(tmp_
     path = tmp_path / "x.log"
     path.write_bytes(b"one\ntwo\n")
 
+    async def rounds(count: int) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0)
+
     async def receive(sock: socket.socket, wanted: bytes) -> None:
         came = b""
         async with asyncio.timeout(20):
@@ -105,9 +109,10 @@ def test_a_log_that_is_cut_while_one_catches_up_with_others_holds_nobody_up(tmp_
             viewers.take(IOStream(theirs), follower, position, lambda: None)
             if ours is pairs[0][0]:
                 await receive(ours, b"data: two")
-                await asyncio.sleep(0.01)  # it joins a group
+                await rounds(100)
+                assert viewers._groups, "there is nobody to catch up with"
                 os.truncate(path, 0)
-        await asyncio.sleep(0.05)
+        await rounds(100)  # the second is where there is nothing to read
         follower.look()
         await receive(pairs[1][0], b"event: reset")
         viewers.close()

@@ -41,6 +41,17 @@ def line(number: int) -> str:
     return f"line {number:09d} ".ljust(LINE_BYTES - 1, ".")
 
 
+def deploy_gated(server: Server, *commands: str) -> tuple[str, Path, Path]:
+    """Commands of which each but the first waits until something is written to the gate.
+
+    The deployment's id, its log, and the gate.
+    """
+    gate = server.folder / "gate"
+    os.mkfifo(gate)
+    deployment = str(server.deploy(f"; read go < {gate}; ".join(commands))["id"])
+    return deployment, server.data_dir / f"{deployment}.log", gate
+
+
 def count_to(last: int) -> str:
     """A command that prints so many lines."""
     return f"awk 'BEGIN {{ for (n = 1; n <= {last}; n++) {_PRINT} }}'"
@@ -481,13 +492,8 @@ def test_viewers_at_the_live_edge_of_a_server_that_stood_still_are_told_of_the_g
     make_server: Callable[[str], Server],
 ) -> None:
     server = make_server(DROP + SOURCES)
-    gate = server.folder / "gate"
-    os.mkfifo(gate)
-    command = (
-        f"{count_to(1000)}; read go < {gate}; {count_to(33_000)}"  # of which one step is dropped
-    )
-    deployment = str(server.deploy(command)["id"])
-    log = server.data_dir / f"{deployment}.log"
+    # Of the second, one step is dropped.
+    deployment, log, gate = deploy_gated(server, count_to(1000), count_to(33_000))
     with contextlib.ExitStack() as stack:
         urls = [f"/logs/{deployment}{query}" for query in ("", "", "?batch=1", "?partial=1")]
         streams = [stack.enter_context(open_stream(server.http, url)) for url in urls]
@@ -514,11 +520,7 @@ def test_a_slow_text_viewer_has_no_zeros_and_the_end_although_the_record_was_rem
 ) -> None:
     """Only the record says that the log drops its oldest part; who has read it knows so still."""
     server = make_server(DROP + SOURCES)
-    gate = server.folder / "gate"
-    os.mkfifo(gate)
-    command = f"{count_to(30_000)}; read go < {gate}; {count_to(60_000)}; read go < {gate}"
-    deployment = str(server.deploy(command)["id"])
-    log = server.data_dir / f"{deployment}.log"
+    deployment, log, gate = deploy_gated(server, count_to(30_000), count_to(60_000), "true")
     wait_for(lambda: log.stat().st_size == 30_000 * LINE_BYTES, "the first lines")
     connection = slow_connection(server)
     connection.request("GET", f"/logs/{deployment}", headers={"Accept": "text/plain"})
@@ -540,11 +542,9 @@ def test_a_slow_text_viewer_has_no_zeros_and_the_end_although_the_record_was_rem
 
 def test_bytes_go_on_at_the_first_line_after_a_gap(make_server: Callable[[str], Server]) -> None:
     server = make_server(DROP + SOURCES)
-    gate = server.folder / "gate"
-    os.mkfifo(gate)
-    printed = f"printf 'one\\nbegun'; read go < {gate}; echo ' and ended'; exec {count_to(33_000)}"
-    deployment = str(server.deploy(printed)["id"])
-    log = server.data_dir / f"{deployment}.log"
+    deployment, log, gate = deploy_gated(
+        server, "printf 'one\\nbegun'", f"echo ' and ended'; exec {count_to(33_000)}"
+    )
     with server.http.stream("GET", f"/logs/{deployment}/raw") as answer:
         pieces = answer.iter_raw()
         data = b""

@@ -7,11 +7,13 @@ import contextlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
 
+from tornado_logs import reading_turns
 from tornado_logs.app import Services, make_app
 from tornado_logs.config import Config
 from tornado_logs.deployment import Record, State, record_bytes
@@ -71,6 +73,14 @@ def test_a_download_has_no_more_bytes_than_it_said_though_its_file_has_grown_sin
     record = Record(id="grown", state=State.SUCCEEDED, request={})
     (tmp_path / "grown.json").write_bytes(record_bytes(record))
     monkeypatch.setattr(RawLogHandler, "get_content_size", lambda _: told_bytes)
+    monkeypatch.setattr(reading_turns, "_TURN_SECONDS", 0.0)  # a piece at a time
+    flush, unwritten = RawLogHandler.flush, []
+
+    def watched_flush(handler: RawLogHandler, include_footers: bool = False) -> Any:
+        unwritten.append(len(handler._write_buffer))
+        return flush(handler, include_footers)
+
+    monkeypatch.setattr(RawLogHandler, "flush", watched_flush)
 
     async def download() -> bytes:
         services = Services(Config(data_dir=str(tmp_path)))
@@ -92,3 +102,4 @@ def test_a_download_has_no_more_bytes_than_it_said_though_its_file_has_grown_sin
         return body
 
     assert asyncio.run(download()) == (DATA * 3)[:told_bytes]
+    assert max(unwritten) == 1, "what is passed on leaves something behind at each piece"

@@ -212,8 +212,9 @@ class Viewer:
     async def _catch_up(self, chunk: Chunk | None) -> None:
         try:
             if self._framed:
-                framed, self._framed = self._framed, b""
-                await self.stream.write(framed)
+                written = self.stream.write(self._framed)
+                self._framed = b""  # who is slow with it, and with what follows, keeps it no longer
+                await written
             while True:
                 if chunk is not None and chunk.buffers:
                     rest = self._send_now((chunk, *self._another()))
@@ -242,10 +243,10 @@ class Viewer:
 
     async def _pass_piece(self) -> bool:
         """Send a piece of bare bytes from the file itself; whether there was one."""
-        offset, group = self.position.offset, self._live.group_for(self)
+        offset, limit = self.position.offset, self._limit()
         end = offset + PIECE_BYTES
         fd = self.follower.file_of(self.position, end)
-        is_beyond = group is not None and end > group.offset
+        is_beyond = limit is not None and end > limit
         if fd is None or is_beyond or self.stream.closed():
             return False
         self.position.offset = end  # whether in a line, matters only for what may be dropped

@@ -26,16 +26,14 @@ Buffers = Sequence[bytes | memoryview]
 """Bytes in pieces, as sendmsg(2) takes them: to put them together would be one more copy."""
 
 HEARTBEAT = b": ping\n\n"
+# 18 digits of an offset, and 13 of a cell's number, stay below the 2**63 that pread(2) takes.
 _CURSOR = re.compile(
     r"([0-9a-f]{8})-(?:([0-9]{1,18})|([0-9]{1,13}):([1-9][0-9]{0,8}))(-end)?", re.ASCII
 )
 _KEPT_NUMBERS = 16_384
 
 CELL_BYTES = 64 * 1024
-"""A log's lines are numbered within cells of so many bytes, each in that in which it begins.
-
-A log may have 10**13 of them, and a cell's first byte has an offset that any file system can take.
-"""
+"""A log's lines are numbered within cells of so many bytes, each in that in which it begins."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,7 @@ class RawLogHandler(StreamingHandler, StaticFileHandler):
         """Give others their turn after each block, also where the socket takes all at once."""
         # What went from the file itself leaves nothing to be written; a task would miss its turn.
         if self._headers_written and not any(self._write_buffer):
+            self._write_buffer.clear()  # of a mark for each piece
             return self.services.live.reading.ask(self)
         flushed = asyncio.ensure_future(self._flush_and_wait(super().flush(include_footers)))
         # Nobody waits for the last one, and whoever waits for another has gone with the viewer.
