@@ -77,6 +77,27 @@ class FaultyServer(Server):
         assert self.names() == before
         return touched, None
 
+    def on_disk(self, deployment_id: str) -> dict[str, Any]:
+        """The record, as the disk has it."""
+        record: dict[str, Any] = json.loads((self.data_dir / f"{deployment_id}.json").read_text())
+        return record
+
+    def wait_for_last_word(self, deployment_id: str) -> dict[str, Any]:
+        """The record once nobody writes it any more, and the server has heard of that.
+
+        The end is told before all of it is put through to the disk, and if that fails, that too.
+        """
+        pid = self.wait_for_end(deployment_id)["capture_pid"]
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), "its capture process to be gone")
+        record: dict[str, Any] = wait_for(
+            lambda: (
+                (now := self.record(deployment_id))["error"] == self.on_disk(deployment_id)["error"]
+                and now
+            ),
+            "the server to have heard of its last word",
+        )
+        return record
+
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -134,7 +155,7 @@ def check_end(server: FaultyServer, record: dict[str, Any], touched: Path) -> No
 def check_readers(server: FaultyServer, record: dict[str, Any], data: bytes) -> None:
     """By whatever way, they get the log as it is; and the disk has what the server says."""
     deployment = record["id"]
-    on_disk = json.loads((server.data_dir / f"{deployment}.json").read_text())
+    on_disk = server.on_disk(deployment)
     assert {name: on_disk[name] for name in ("state", "error", "note")} == {
         name: record[name] for name in ("state", "error", "note")
     }
@@ -157,7 +178,7 @@ def test_whichever_call_of_its_life_fails_a_deployment_is_what_it_is_said_to_be(
         patient.disk.fail(error, kinds, first=number, last=number)
         touched, record = patient.start_one()
         if record is not None:
-            record = patient.wait_for_end(record["id"])
+            record = patient.wait_for_last_word(record["id"])
             hits = patient.disk.hits
             patient.disk.mend()
             check_end(patient, record, touched)
@@ -178,7 +199,7 @@ def test_from_whichever_call_on_the_disk_fails_the_command_runs_on_and_is_told_o
             wait_for(lambda: Path(f"{touched}.end").exists(), "the command's end")  # noqa: B023
             hits = hasty.disk.hits
             hasty.disk.mend()
-            check_end(hasty, hasty.wait_for_end(record["id"]), touched)
+            check_end(hasty, hasty.wait_for_last_word(record["id"]), touched)
             if not hits:
                 break
     assert number > 10
