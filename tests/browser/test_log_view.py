@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -71,6 +72,11 @@ def big(lasting_server: Server) -> str:
     return finished_log(lasting_server, "big", *[block()] * BLOCKS)
 
 
+def is_in_sight(page: Page, share: float) -> bool:
+    """Whether what is in sight is the line at this share of the big log, to a thousandth of it."""
+    return bool(abs(first_in_sight(page)["number"] - share * TOTAL) < TOTAL / 1000)
+
+
 def test_a_big_log_opens_at_its_end_and_every_line_can_be_reached(
     page: Page, server: Server, big: str
 ) -> None:
@@ -80,10 +86,10 @@ def test_a_big_log_opens_at_its_end_and_every_line_can_be_reached(
     expect(page.locator(".tools-count")).to_have_text(f"{TOTAL:,} lines")
     for share in (0.5, 0.123, 0.9):
         scroll_to_share(page, share)
+        wait_until(partial(is_in_sight, page, share))  # a scroll is heard of with the next frame
         page.wait_for_function("() => !document.querySelector('.log-line.is-loading')")
-        number = first_in_sight(page)["number"]
-        assert abs(number - share * TOTAL) < TOTAL / 1000
-        expect_big(page, number + 1)
+        expect_big(page, first_in_sight(page)["number"] + 1)
+        assert is_in_sight(page, share)
     scroll_to_share(page, 0)
     expect_big(page, 1)
     scroll_to_share(page, 1)

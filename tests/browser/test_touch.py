@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, CDPSession, Locator, Page, expect
@@ -31,6 +32,7 @@ from .helpers import (
 LEAST_PX = 40
 BIG_LINES = 5_000_000
 MIDDLE = 195
+_FRAME_SECONDS = 0.008
 
 
 class Finger:
@@ -39,6 +41,7 @@ class Finger:
     def __init__(self, page: Page) -> None:
         self._page = page
         self._session: CDPSession = page.context.new_cdp_session(page)
+        self._moment: float | None = None  # of the next touch, in seconds since 1970; None: now
 
     def swipe(
         self, px: float, *, x: float = MIDDLE, y: float = 500, rest_seconds: float = 0.2
@@ -50,9 +53,16 @@ class Finger:
         self._send("touchEnd")
 
     def fling(self, px: float, *, y: float = 500) -> None:
-        """The same without a rest: what was moved goes on by itself for a while."""
-        self._move(MIDDLE, y, px, steps=5)
+        """The same without a rest: what was moved goes on by itself for a while.
+
+        How fast that is, the browser tells by when the finger was where: said here, or it would be
+        slow on a busy machine.
+        """
+        steps = 5
+        self._moment = time.time() - steps * _FRAME_SECONDS
+        self._move(MIDDLE, y, px, steps)
         self._send("touchEnd")
+        self._moment = None
 
     def hold(self, target: Locator) -> None:
         """Press `target` until that has changed the page's link."""
@@ -71,7 +81,11 @@ class Finger:
 
     def _send(self, kind: str, *point: float) -> None:
         points = [{"x": point[0], "y": point[1]}] if point else []
-        self._session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        event: dict[str, Any] = {"type": kind, "touchPoints": points}
+        if self._moment is not None:
+            event["timestamp"] = self._moment
+            self._moment += _FRAME_SECONDS
+        self._session.send("Input.dispatchTouchEvent", event)
 
 
 @pytest.fixture
