@@ -177,7 +177,7 @@ def _report_first_byte(report: Report, taken_ms: list[float]) -> None:
 def main() -> None:
     """Print the rates, the time to the first byte, and what others notice."""
     options = parser(__doc__)
-    options.add_argument("--runs", type=int, default=3)
+    options.add_argument("--runs", type=int, default=7)
     options.add_argument("--others-seconds", type=float, default=10.0)
     args = options.parse_args()
     pin(LOAD_CPU)

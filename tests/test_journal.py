@@ -23,6 +23,7 @@ from tornado_logs.journal import (
     block_lines,
 )
 from tornado_logs.log_index import NoTimesError
+from tornado_logs.sse import cell_end, cell_of
 
 
 class Clock:
@@ -142,15 +143,36 @@ def test_a_block_is_whole_lines(tmp_path: Path) -> None:
     assert rest.data == b"thr"
 
 
-def test_blocks_join_to_the_log(tmp_path: Path) -> None:
+def test_blocks_join_to_the_log_and_each_is_the_lines_of_a_cell(tmp_path: Path) -> None:
     data = b"".join(b"line %d\n" % n for n in range(100_000))
     log = open_log(tmp_path, data)
     offset, joined = 0, b""
     while block := log.read_block(offset, log.size()):
         assert block.start == offset
-        assert len(block.data) <= BLOCK_BYTES
+        last = data.rindex(b"\n", 0, block.end - 1) + 1
+        assert cell_of(block.start) == cell_of(last)
         joined, offset = joined + block.data, block.end
+        assert block.end == len(data) or block.end >= cell_end(block.start)
     assert joined == data
+
+
+@pytest.mark.parametrize("length", [10, 3000, BLOCK_BYTES // 2 - 1, BLOCK_BYTES - 1])
+@pytest.mark.parametrize("over_bytes", [1, 5, 2000])
+def test_a_line_that_goes_on_in_the_next_cell_is_read_whole(
+    tmp_path: Path, length: int, over_bytes: int
+) -> None:
+    line = b"x" * length + b"\n"
+    before = b"y\n" * ((BLOCK_BYTES + over_bytes - len(line)) // 2)
+    log = open_log(tmp_path, before + line + b"next\n")
+    offset, blocks = 0, []
+    while block := log.read_block(offset, log.size()):
+        blocks.append(block.data)
+        offset = block.end
+    assert b"".join(blocks) == before + line + b"next\n"
+    assert sum(line in block for block in blocks) == 1
+    if cell_of(len(before)) == 0:  # while it isn't whole, what stands before it is
+        first = log.read_block(0, len(before) + len(line) - 1)
+        assert (first.data if first else b"") == before
 
 
 def test_a_line_longer_than_a_block_is_found_in_slices_and_never_held(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from tornado_logs import live, reading_turns
 from tornado_logs.config import Config
 from tornado_logs.deployment import Record, State
 from tornado_logs.follower import Follower, Framing, Position
-from tornado_logs.live import Live
+from tornado_logs.journal import BLOCK_BYTES
+from tornado_logs.live import Live, Viewer
 from tornado_logs.zero_copy import PIECE_BYTES
 
 
@@ -120,6 +121,60 @@ def test_a_log_that_is_cut_while_one_catches_up_with_others_holds_nobody_up(tmp_
         follower.close()
         for ours, _ in pairs:
             ours.close()
+
+    asyncio.run(watch())
+
+
+class Bottomless(socket.socket):
+    """A socket that takes all that it is given."""
+
+    def sendmsg(self, buffers: Sequence[Any], *_: Any) -> int:  # type: ignore[override]
+        """All of it, at once."""
+        return sum(map(len, buffers))
+
+
+@pytest.mark.parametrize("framing", [Framing.EVENTS, Framing.BATCHES])
+def test_nobody_goes_further_by_itself_than_a_group_that_waits_for_its_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, framing: Framing
+) -> None:
+    """Nor by a block that goes along with another: the turns to read are long."""
+    monkeypatch.setattr(reading_turns, "_TURN_SECONDS", 60.0)
+    lines = b"".join(b"%011d\n" % number for number in range(BLOCK_BYTES // 8))
+    path = tmp_path / "x.log"
+    path.write_bytes(lines)
+
+    async def watch() -> None:
+        record = Record(id="x", state=State.RUNNING)
+        follower = Follower(str(path), record, Record.to_json, Config())
+        viewers = Live(15.0)
+        others: list[socket.socket] = []
+
+        async def add_one() -> Viewer:
+            """One more viewer, once it has come to its group."""
+            ours, theirs = socket.socketpair()
+            others.append(ours)
+            stream = IOStream(Bottomless(fileno=theirs.detach()))
+            viewers.take(stream, follower, follower.begin(0, framing), lambda: None)
+            (viewer,) = (viewer for viewer in viewers._viewers if viewer.stream is stream)
+            assert viewer._task is not None
+            await asyncio.wait_for(viewer._task, 20)
+            return viewer
+
+        first = await add_one()
+        assert first.group is not None
+        assert first.group.offset == len(lines)
+        monkeypatch.setattr(viewers._turns, "ask", lambda _: None)  # its turn doesn't come
+        with path.open("ab") as log:
+            log.write(lines)
+        follower.look()
+        second = await add_one()
+        assert second.group is first.group
+        assert second.position.offset == len(lines)
+        viewers.close()
+        await asyncio.sleep(0)
+        follower.close()
+        for sock in others:
+            sock.close()
 
     asyncio.run(watch())
 

@@ -26,10 +26,10 @@ from tornado_logs.catalog import Catalog
 from tornado_logs.config import ConfigError, read_config
 from tornado_logs.journal import JournalWriter, LogFile, LogFullError, LogLimit
 from tornado_logs.registry import Registry
+from tornado_logs.sse import CELL_BYTES
 from tornado_logs.window import Wanted, read_window
 
 MIB = 1024 * 1024
-CELL_BYTES = 64 * 1024
 LINE_BYTES = 32
 STOP = f"max_log_bytes = {MIB}\n"
 DROP = f'max_log_bytes = {MIB}\nwhen_log_full = "drop_oldest"\n'

@@ -59,7 +59,7 @@ _MOST_RESTARTS = 3
 
 # So small that nearly every log has all there is: blocks, lines that fit into none, full groups.
 LIMITS = Limits(block_bytes=512, line_bytes=100)
-_CELL_BYTES = 64
+_CELL_BYTES = 256
 _SMALL = [
     (journal, "BLOCK_BYTES", LIMITS.block_bytes),
     (follower, "BLOCK_BYTES", LIMITS.block_bytes),

@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from tornado_logs import sse
 from tornado_logs.config import Config
@@ -33,6 +33,7 @@ from tornado_logs.journal import (
     LongLine,
     Place,
     block_lines,
+    settled_size,
 )
 from tornado_logs.store import Deployments
 
@@ -40,6 +41,9 @@ _CACHED_CHUNKS = 4
 _NOTED_PLACES = 32
 _SCAN_SLICE_BYTES = 4 * 1024 * 1024  # some milliseconds of the event loop's time
 _ENDING_BYTES = 256
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 class Framing(Enum):
@@ -157,6 +161,7 @@ class Follower:
         self.shutting_down = False
         self._chunks: dict[tuple[Framing, int, int], Chunk] = {}
         self._lines_before: dict[int, int] = {}  # what `LogFile.lines_before` says of some offsets
+        self._places: dict[sse.Cursor, int] = {}  # what `LogFile.after_lines` says of some
         self._long_lines: dict[int, LongLine] = {}
         self._waiting: set[asyncio.Future[bool]] = set()
         self._listeners: set[Callable[[], None]] = set()
@@ -232,6 +237,7 @@ class Follower:
         self._mark = UNSETTLED_MARK
         self._chunks.clear()
         self._lines_before.clear()
+        self._places.clear()
         self._long_lines.clear()
         self._wake()
 
@@ -248,12 +254,21 @@ class Follower:
         if (cursor.offset or cursor.lines) and cursor.mark != self.mark():
             return None
         if cursor.lines:
-            offset = self._log.after_lines(cursor.offset, cursor.lines)
+            offset = self._after_lines(cursor)
             # Of lines that were dropped nobody knows the ends: it goes on where their cell began.
             return offset if self._log.is_there(cursor.offset) else cursor.offset
         ended = self.record.state.is_final
         is_line_start = self._log.is_line_start(cursor.offset, ended=ended)
         return cursor.offset if is_line_start else None
+
+    def _after_lines(self, cursor: sse.Cursor) -> int | None:
+        """See `LogFile.after_lines`. After a restart of the server, thousands ask for one place."""
+        offset = self._places.get(cursor)
+        if offset is None:
+            offset = self._log.after_lines(cursor.offset, cursor.lines)
+            if offset is not None:
+                _keep(self._places, cursor, offset, _NOTED_PLACES)
+        return offset
 
     def has_nothing_after(self, offset: int) -> bool:
         """Whether whoever has had the end, and comes back with this offset, has had everything."""
@@ -327,24 +342,25 @@ class Follower:
         Raises LineTooLongError where `next` has to be awaited for it, DroppedError where it was
         dropped.
         """
-        end = min(offset + BLOCK_BYTES, self._size if limit is None else min(limit, self._size))
-        # By its end too: what others got here a while ago lacks the lines that came since.
-        key = (framing, offset, end)
+        size = self._size if limit is None else min(limit, self._size)
+        most = offset + BLOCK_BYTES if framing is Framing.RAW else settled_size(offset)
+        # By the size too: what others got here a while ago lacks the lines that came since.
+        key = (framing, offset, min(size, most))
         chunk = self._chunks.get(key)
         if chunk is None:
-            chunk = self._read_chunk(offset, end, framing)
+            chunk = self._read_chunk(offset, size, framing)
             # Nobody shares what one alone gets: to use the same memory again at once is faster.
             if chunk is not None and self.viewers > 1:
-                self._keep(key, chunk)
+                _keep(self._chunks, key, chunk, _CACHED_CHUNKS)
         return chunk
 
-    def _read_chunk(self, offset: int, end: int, framing: Framing) -> Chunk | None:
+    def _read_chunk(self, offset: int, size: int, framing: Framing) -> Chunk | None:
         if framing is Framing.RAW:
-            data = self._log.read(offset, end - offset)
+            data = self._log.read(offset, min(BLOCK_BYTES, size - offset))
             self._check_there(offset)
             in_line = not data.endswith(b"\n")
             return Chunk((data,), offset + len(data), in_line) if data else None
-        block = self._log.read_block(offset, end, ended=self.has_ended)
+        block = self._log.read_block(offset, size, ended=self.has_ended)
         chunk = self._encode(block, framing) if block else None
         self._check_there(offset)
         return chunk
@@ -440,11 +456,6 @@ class Follower:
             self._check_there(offset)
             return chunk
 
-    def _keep(self, key: tuple[Framing, int, int], chunk: Chunk) -> None:
-        self._chunks[key] = chunk
-        while len(self._chunks) > _CACHED_CHUNKS:
-            del self._chunks[next(iter(self._chunks))]
-
     def _encode(self, block: Block, framing: Framing) -> Chunk:
         most = min(self._settings.max_line_bytes, sse.CELL_BYTES - 1)
         is_plain = not block.left_out_bytes and sse.is_plain(block.data, most)
@@ -462,24 +473,18 @@ class Follower:
         before = self._lines_before.get(block.start)
         if before is None:
             before = self._log.lines_before(block.start)
+        is_whole = block.data.endswith(b"\n")
+        buffers: sse.Buffers
         if is_plain:
             buffers, count = sse.encode_plain_lines(block.data, block.start, before, self.mark())
-            self._note_lines(block.end, count)
-            return buffers
-        lines, ends = block_lines(block, self._settings.max_line_bytes)
-        is_whole = block.data.endswith(b"\n")
-        cursors = sse.line_cursors(block.start, ends, before, self.mark(), is_whole=is_whole)
-        if is_whole:
-            last = cursors[-1]
-            is_its_cell = block.end < last.offset + sse.CELL_BYTES
-            self._note_lines(block.end, last.lines if is_its_cell else 0)
-        return (sse.encode_lines(lines, cursors),)
-
-    def _note_lines(self, offset: int, lines: int) -> None:
-        """How many lines begin before `offset`, a block's end, in its cell: most go on there."""
-        self._lines_before[offset] = lines
-        while len(self._lines_before) > _NOTED_PLACES:
-            del self._lines_before[next(iter(self._lines_before))]
+        else:
+            lines, ends = block_lines(block, self._settings.max_line_bytes)
+            cursors = sse.line_cursors(block.start, ends, before, self.mark(), is_whole=is_whole)
+            buffers, count = (sse.encode_lines(lines, cursors),), len(lines)
+        if is_whole:  # most go on where it ends
+            following = 0 if block.end >= sse.cell_end(block.start) else before + count
+            _keep(self._lines_before, block.end, following, _NOTED_PLACES)
+        return buffers
 
     async def _long_block(self, offset: int) -> Block | None:
         """A line longer than a block: found in slices, so that nobody else waits for it."""
@@ -590,6 +595,13 @@ class Partials:
 def _event(position: Position, data: bytes) -> Chunk:
     """An event where this viewer is: of bare bytes it gets none."""
     return Chunk((data,) if position.has_events else (), position.offset)
+
+
+def _keep(kept: dict[_Key, _Value], key: _Key, value: _Value, most: int) -> None:
+    """Keep `value` too, and so many in all: the newest."""
+    kept[key] = value
+    while len(kept) > most:
+        del kept[next(iter(kept))]
 
 
 def _resolve(future: asyncio.Future[bool]) -> None:

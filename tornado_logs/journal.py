@@ -45,8 +45,8 @@ from tornado_logs.log_index import (
     read_pieces,
 )
 
-BLOCK_BYTES = 320 * 1024
-"""How much of a log is read and encoded at a time: two such blocks fit into a processor's cache."""
+BLOCK_BYTES = sse.CELL_BYTES
+"""How much of a log is read at a time, but for the rest of a line: the lines of a cell."""
 
 CHECKPOINT_SECONDS = 0.01
 _MARK_BYTES = 256
@@ -76,7 +76,7 @@ class LogLimit:
     @property
     def step_bytes(self) -> int:
         """How much is dropped at a time: meanwhile nothing is written."""
-        return min(self.max_bytes // 4, _MOST_STEP_BYTES)
+        return min(self.max_bytes // 8, _MOST_STEP_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +307,7 @@ class LogFile:
 
     def _first_cell(self, dropped_bytes: int) -> int:
         hole_bytes = max(dropped_bytes, holes.data_from(self.fd, 0))
-        return (hole_bytes // sse.CELL_BYTES + 1) * sse.CELL_BYTES if hole_bytes else 0
+        return sse.cell_end(hole_bytes) if hole_bytes else 0
 
     def is_there(self, offset: int) -> bool:
         """Whether nothing from `offset` on is dropped.
@@ -377,7 +377,7 @@ class LogFile:
 
     def lines_before(self, offset: int) -> int:
         """How many lines begin before `offset`, itself a line's beginning, in its cell."""
-        cell = offset // sse.CELL_BYTES * sse.CELL_BYTES
+        cell = sse.cell_of(offset) * sse.CELL_BYTES
         # A line begins after an LF; the one before the cell tells of a line that begins with it.
         since = max(0, cell - 1)
         return count_newlines(self.read(since, offset - since)) - (cell > 0)
@@ -393,7 +393,7 @@ class LogFile:
         if not line.endswith(b"\n") or len(line) - start > sse.CELL_BYTES:  # or it is long
             return sse.Cursor(self.mark(), offset)
         start += since
-        cell = start // sse.CELL_BYTES * sse.CELL_BYTES
+        cell = sse.cell_of(start) * sse.CELL_BYTES
         lines = self.lines_before(start) + 1
         return sse.Cursor(self.mark(), *((cell, lines) if self.is_there(cell) else (offset, 0)))
 
@@ -419,29 +419,29 @@ class LogFile:
         return offset <= size and self.read(offset - 1, 1) == b"\n"
 
     def read_block(self, offset: int, size: int, *, ended: bool = False) -> Block | None:
-        """The whole lines at `offset`, some 320 KiB at most; None if no line is whole yet.
+        """The whole lines from `offset` on that begin in its cell; None if none is whole yet.
 
-        `size` is the log's, as the caller knows it. With `ended` the last line counts without its
-        LF. Raises LineTooLongError where the line has to be searched for its end.
+        Without the last of them, where another cell has more of it. `size` is the log's, as the
+        caller knows it. With `ended` the last line counts without its LF. Raises LineTooLongError
+        where the line has to be searched for its end.
         """
-        data = self.read(offset, self._lines_end(offset, min(BLOCK_BYTES, size - offset)))
+        data = self.read(offset, self._lines_end(offset, size) - offset)
         end = data.rfind(b"\n") + 1
+        if not end:  # one line, which goes on in the next cell
+            data = self.read(offset, min(BLOCK_BYTES, size - offset))
+            end = data.find(b"\n") + 1
         if end:
             return Block(offset, offset + end, data if end == len(data) else data[:end])
         if len(data) >= BLOCK_BYTES:
             raise LineTooLongError(offset)
         return Block(offset, offset + len(data), data) if ended and data else None
 
-    def _lines_end(self, offset: int, count: int) -> int:
-        """Of `count` bytes at `offset`, how many to read to have the whole lines.
-
-        A full block is looked at from its end first: to cut what was read would be a copy of it.
-        """
-        if count < BLOCK_BYTES:
-            return count
-        look = min(_LOOK_BYTES, count)
-        line_end = self.read(offset + count - look, look).rfind(b"\n") + 1
-        return count - look + line_end if line_end else count
+    def _lines_end(self, offset: int, size: int) -> int:
+        """Up to where to read the lines of a cell, to have nothing to cut off: that were a copy."""
+        end = sse.cell_end(offset)
+        # If the last one isn't much longer, it needn't be read by itself.
+        over = self.read(end - 1, min(size - end, _LOOK_BYTES) + 1)
+        return min(size, end + max(0, over.find(b"\n")))
 
     def scan_long_line(self, line: LongLine, size: int, max_bytes: int) -> bool:
         """Search on for the line's end, through `max_bytes` at most; whether there is more."""
@@ -627,6 +627,11 @@ def block_lines(block: Block, max_line_bytes: int) -> tuple[list[bytes], list[in
         lines = sse.visible_lines(block.data, max_line_bytes)
         return lines, sse.line_ends(block.data, block.start)
     return [sse.visible_line(block.data, max_line_bytes, block.left_out_bytes)], [block.end]
+
+
+def settled_size(offset: int) -> int:
+    """From which size of a log on the block at `offset` stays what it is, or is one long line."""
+    return sse.cell_end(offset) + _LOOK_BYTES
 
 
 class LineTooLongError(Exception):

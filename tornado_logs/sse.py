@@ -1,7 +1,7 @@
 r"""Lines to Server-Sent Events, and cursors. Pure: no I/O.
 
-    >>> buffers, lines = encode_plain_lines(b"one\ntwo\n", 0, 0, "a1b2c3d4")
-    >>> b"".join(buffers), lines
+    >>> buffers, count = encode_plain_lines(b"one\ntwo\n", 0, 0, "a1b2c3d4")
+    >>> b"".join(buffers), count
     (b'id: a1b2c3d4-0:1\ndata: one\n\nid: a1b2c3d4-0:2\ndata: two\n\n', 2)
 
 The standard is WHATWG HTML, section 9.2. A line of the stream ends at CR, LF or CRLF and at nothing
@@ -30,10 +30,23 @@ HEARTBEAT = b": ping\n\n"
 _CURSOR = re.compile(
     r"([0-9a-f]{8})-(?:([0-9]{1,18})|([0-9]{1,13}):([1-9][0-9]{0,8}))(-end)?", re.ASCII
 )
-_KEPT_NUMBERS = 16_384
+_KEPT_NUMBERS = 32_768
 
-CELL_BYTES = 64 * 1024
-"""A log's lines are numbered within cells of so many bytes, each in that in which it begins."""
+CELL_BYTES = 320 * 1024
+"""A log's lines are numbered within cells of so many bytes, each in that in which it begins.
+
+They are read and encoded a cell at a time too: two of them fit into a processor's cache.
+"""
+
+
+def cell_of(offset: int) -> int:
+    """The number of the cell that this offset lies in."""
+    return offset // CELL_BYTES
+
+
+def cell_end(offset: int) -> int:
+    """Where the cell that this offset lies in ends, and the next begins."""
+    return (cell_of(offset) + 1) * CELL_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +67,7 @@ class Cursor:
     ended: bool = False
 
     def __str__(self) -> str:
-        place = f"{self.offset // CELL_BYTES}:{self.lines}" if self.lines else self.offset
+        place = f"{cell_of(self.offset)}:{self.lines}" if self.lines else self.offset
         return f"{self.mark}-{place}{'-end' if self.ended else ''}"
 
 
@@ -105,39 +118,20 @@ def is_plain(block: bytes, max_line_bytes: int) -> bool:
     return True
 
 
-def encode_plain_lines(block: bytes, offset: int, before: int, mark: str) -> tuple[Buffers, int]:
-    """`encode_lines` of a plain block that begins at `offset`: what replay is bound by.
+def encode_plain_lines(lines: bytes, offset: int, before: int, mark: str) -> tuple[Buffers, int]:
+    """`encode_lines` of plain lines that begin at `offset`, in one cell: what replay is bound by.
 
-    `before`: how many lines begin before it in its cell; the same for its end is returned too.
+    `before`: how many lines begin before them in their cell. How many they are is returned too.
+    They become the format of one large formatting of numbers: none is ever an object.
     """
-    buffers: list[bytes | memoryview] = []
-    start = 0
-    while start < len(block):
-        cell = (offset + start) // CELL_BYTES
-        next_cell = (cell + 1) * CELL_BYTES
-        # Up to the first line that begins in the next cell, or later.
-        end = block.find(b"\n", next_cell - 1 - offset) + 1 or len(block)
-        before += _encode_cell(block[start:end], f"{mark}-{cell}".encode(), before, buffers)
-        if offset + end >= next_cell:
-            before = 0
-        start = end
-    return buffers, before
-
-
-def _encode_cell(lines: bytes, head: bytes, before: int, buffers: list[bytes | memoryview]) -> int:
-    """Lines become the format of one large formatting of numbers: none is ever an object.
-
-    The result is added to `buffers`; how many lines there are.
-    """
-    head = b"id: %b:%%b\ndata: " % head
+    head = b"id: %b-%d:%%b\ndata: " % (mark.encode(), cell_of(offset))
     plain = lines.replace(b"%", b"%%") if b"%" in lines else lines
     # After the last LF too: what it has grown by tells how many there were.
     template = plain.replace(b"\n", b"\n\n" + head)
     count = (len(template) - len(plain)) // (len(head) + 1)
     surplus = head % b"%d" % (before + count + 1)
     events = template % _numbers(before + 2, before + count + 2)
-    buffers += (head % b"%d" % (before + 1), memoryview(events)[: -len(surplus)])
-    return count
+    return (head % b"%d" % (before + 1), memoryview(events)[: -len(surplus)]), count
 
 
 def _numbers(start: int, stop: int) -> tuple[bytes, ...]:
@@ -168,17 +162,15 @@ def encode_lines(lines: Sequence[bytes], cursors: Iterable[Cursor]) -> bytes:
 def line_cursors(
     offset: int, ends: Iterable[int], before: int, mark: str, *, is_whole: bool = True
 ) -> list[Cursor]:
-    """The cursors after lines with these ends, of which the first begins at `offset`.
+    """The cursors after lines of one cell with these ends, of which the first begins at `offset`.
 
     `before`: how many lines begin before it in its cell. Not `is_whole`: the last one lacks its LF.
     """
-    cursors, cell = [], offset // CELL_BYTES
-    for end in ends:
-        if offset // CELL_BYTES != cell:
-            cell, before = offset // CELL_BYTES, 0
-        before += 1
+    cell = cell_of(offset) * CELL_BYTES
+    cursors = []
+    for number, end in enumerate(ends, before + 1):
         is_long = end - offset > CELL_BYTES
-        cursors.append(Cursor(mark, end) if is_long else Cursor(mark, cell * CELL_BYTES, before))
+        cursors.append(Cursor(mark, end) if is_long else Cursor(mark, cell, number))
         offset = end
     if cursors and not is_whole:
         cursors[-1] = Cursor(mark, offset)
