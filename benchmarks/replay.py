@@ -78,7 +78,7 @@ def _digits(log_bytes: int) -> int:
     """How many digits the ids of all lines have: those of their cells and of their numbers."""
     total = line = 0
     for cell in range(-(-log_bytes // CELL_BYTES)):
-        count = min((cell + 1) * CELL_BYTES, log_bytes) // LINE_BYTES - line
+        count = -(-min((cell + 1) * CELL_BYTES, log_bytes) // LINE_BYTES) - line
         line += count
         total += count * len(str(cell)) + sum(len(str(number)) for number in range(1, count + 1))
     return total

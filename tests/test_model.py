@@ -58,15 +58,16 @@ _MOST_READERS = 8
 _MOST_RESTARTS = 3
 
 # So small that nearly every log has all there is: blocks, lines that fit into none, full groups.
-LIMITS = Limits(block_bytes=512, line_bytes=100)
-_CELL_BYTES = 256
+LIMITS = Limits(block_bytes=320, line_bytes=100)
+_CELL_BYTES = LIMITS.block_bytes
 _SMALL = [
     (journal, "BLOCK_BYTES", LIMITS.block_bytes),
     (follower, "BLOCK_BYTES", LIMITS.block_bytes),
     (live, "PIECE_BYTES", LIMITS.block_bytes // 2),
     (window, "BLOCK_BYTES", LIMITS.block_bytes),
-    (journal, "_LOOK_BYTES", 50),
+    (journal, "_LOOKS_BYTES", (10, 50)),
     (journal, "SCAN_BYTES", 200),
+    (journal, "_STRIDE_BYTES", 20),
     (log_index, "SCAN_BYTES", 200),
     (sse, "CELL_BYTES", _CELL_BYTES),
     (journal, "CHECKPOINT_BYTES", 300),

@@ -119,6 +119,7 @@ def test_a_line_has_the_same_cursor_however_the_log_is_read(
             assert log.cursor(end) == Cursor(log.mark(), cursor.offset, cursor.lines)
             if cursor.lines:
                 assert log.after_lines(cursor.offset, cursor.lines) == end
+                assert log.after_lines(cursor.offset, cursor.lines + len(lines)) is None
             else:
                 assert cursor.offset == end
         log.close()

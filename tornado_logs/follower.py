@@ -343,27 +343,31 @@ class Follower:
         dropped.
         """
         size = self._size if limit is None else min(limit, self._size)
-        most = offset + BLOCK_BYTES if framing is Framing.RAW else settled_size(offset)
         # By the size too: what others got here a while ago lacks the lines that came since.
-        key = (framing, offset, min(size, most))
-        chunk = self._chunks.get(key)
-        if chunk is None:
-            chunk = self._read_chunk(offset, size, framing)
-            # Nobody shares what one alone gets: to use the same memory again at once is faster.
-            if chunk is not None and self.viewers > 1:
-                _keep(self._chunks, key, chunk, _CACHED_CHUNKS)
+        key = (framing, offset, min(size, self._settled_size(offset, framing)))
+        kept = self._chunks.get(key)
+        chunk = kept or self._read_chunk(offset, size, framing)
+        # A kept one too: who comes back to a cell that is gone has had some of it already.
+        self._check_there(offset)
+        # Nobody shares what one alone gets: to use the same memory again at once is faster.
+        if chunk is not None and kept is None and self.viewers > 1:
+            _keep(self._chunks, key, chunk, _CACHED_CHUNKS)
         return chunk
+
+    def _settled_size(self, offset: int, framing: Framing) -> int:
+        """From which size of the log on the chunk at `offset` stays what it is."""
+        if framing is Framing.RAW:
+            return offset + BLOCK_BYTES
+        # The last line of an ended log may lack its LF, and be of any length.
+        return self._size if self.has_ended else settled_size(offset)
 
     def _read_chunk(self, offset: int, size: int, framing: Framing) -> Chunk | None:
         if framing is Framing.RAW:
             data = self._log.read(offset, min(BLOCK_BYTES, size - offset))
-            self._check_there(offset)
             in_line = not data.endswith(b"\n")
             return Chunk((data,), offset + len(data), in_line) if data else None
         block = self._log.read_block(offset, size, ended=self.has_ended)
-        chunk = self._encode(block, framing) if block else None
-        self._check_there(offset)
-        return chunk
+        return self._encode(block, framing) if block else None
 
     def file_of(self, position: Position, end: int) -> int | None:
         """The log's descriptor, if bare bytes from the position to `end` can go as they are.
@@ -449,7 +453,9 @@ class Follower:
 
     async def _chunk(self, offset: int, framing: Framing, limit: int | None) -> Chunk | None:
         try:
-            return self.chunk_now(offset, framing, limit)
+            chunk = self.chunk_now(offset, framing, limit)
+            self._long_lines.pop(offset, None)  # it turned out to be no longer than a block
+            return chunk
         except LineTooLongError:
             block = await self._long_block(offset)
             chunk = self._encode(block, framing) if block else None

@@ -50,7 +50,8 @@ BLOCK_BYTES = sse.CELL_BYTES
 
 CHECKPOINT_SECONDS = 0.01
 _MARK_BYTES = 256
-_LOOK_BYTES = 1024
+_LOOKS_BYTES = (1024, 64 * 1024)
+_STRIDE_BYTES = 2048
 _MOST_STEP_BYTES = 64 * 1024 * 1024
 
 UNSETTLED_MARK = "00000000"
@@ -404,10 +405,13 @@ class LogFile:
         """
         since = max(0, offset - 1)
         data = self.read(since, 2 * sse.CELL_BYTES + 1)
-        start = data.find(b"\n") + 1 if offset else 0
-        pieces = data[start:].split(b"\n", count)
-        is_there = len(pieces) > count and (start or not offset)
-        return since + len(data) - len(pieces[-1]) if is_there else None
+        try:
+            # A line begins after an LF, the log's first one without.
+            last = _nth_line_end(data, count if offset else count - 1)
+            end = data.index(b"\n", last) + 1
+        except ValueError:
+            return None
+        return since + end if since + last < sse.cell_end(offset) else None
 
     def is_line_start(self, offset: int, *, ended: bool = False) -> bool:
         """Whether a line begins, or will begin, at `offset`; of an ended log also its very end."""
@@ -427,7 +431,8 @@ class LogFile:
         """
         data = self.read(offset, self._lines_end(offset, size) - offset)
         end = data.rfind(b"\n") + 1
-        if not end:  # one line, which goes on in the next cell
+        if not end and len(data) < min(BLOCK_BYTES, size - offset):
+            # One line, which goes far on in the next cell.
             data = self.read(offset, min(BLOCK_BYTES, size - offset))
             end = data.find(b"\n") + 1
         if end:
@@ -437,11 +442,15 @@ class LogFile:
         return Block(offset, offset + len(data), data) if ended and data else None
 
     def _lines_end(self, offset: int, size: int) -> int:
-        """Up to where to read the lines of a cell, to have nothing to cut off: that were a copy."""
+        """Up to where to read, to have a cell's lines and nothing to cut off: that costs a copy."""
         end = sse.cell_end(offset)
-        # If the last one isn't much longer, it needn't be read by itself.
-        over = self.read(end - 1, min(size - end, _LOOK_BYTES) + 1)
-        return min(size, end + max(0, over.find(b"\n")))
+        if size <= end:
+            return size
+        for look_bytes in _LOOKS_BYTES:
+            over = self.read(end - 1, min(size - end, look_bytes) + 1)
+            if (line_end := over.find(b"\n")) >= 0:
+                return end + line_end
+        return end  # the last one, which is long, is read by itself
 
     def scan_long_line(self, line: LongLine, size: int, max_bytes: int) -> bool:
         """Search on for the line's end, through `max_bytes` at most; whether there is more."""
@@ -630,8 +639,11 @@ def block_lines(block: Block, max_line_bytes: int) -> tuple[list[bytes], list[in
 
 
 def settled_size(offset: int) -> int:
-    """From which size of a log on the block at `offset` stays what it is, or is one long line."""
-    return sse.cell_end(offset) + _LOOK_BYTES
+    """From which size of a log on the block at `offset` stays what it is.
+
+    One line alone may still be too long for a block then, or not whole yet.
+    """
+    return sse.cell_end(offset) + max(_LOOKS_BYTES)
 
 
 class LineTooLongError(Exception):
@@ -643,7 +655,14 @@ class LineTooLongError(Exception):
 
 
 def _nth_line_end(piece: bytes, count: int) -> int:
+    """Where in `piece` the `count`th LF ends; 0 for none. Raises ValueError if there are fewer."""
     end = 0
+    # To count them is far faster than to find each.
+    while (found := piece.count(b"\n", end, end + _STRIDE_BYTES)) < count:
+        count -= found
+        end += _STRIDE_BYTES
+        if end > len(piece):
+            raise ValueError
     for _ in range(count):
         end = piece.index(b"\n", end) + 1
     return end

@@ -136,9 +136,10 @@ def encode_plain_lines(lines: bytes, offset: int, before: int, mark: str) -> tup
 
 def _numbers(start: int, stop: int) -> tuple[bytes, ...]:
     """The texts from `start` to before `stop`; those for usual lines are kept."""
-    if stop > _KEPT_NUMBERS:
-        return tuple(map(b"%d".__mod__, range(start, stop)))
-    return _kept_numbers()[start:stop]
+    kept = _kept_numbers()[start:stop]
+    if stop <= _KEPT_NUMBERS:
+        return kept
+    return kept + tuple(map(b"%d".__mod__, range(max(start, _KEPT_NUMBERS), stop)))
 
 
 @cache
