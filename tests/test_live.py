@@ -128,9 +128,32 @@ def test_a_log_that_is_cut_while_one_catches_up_with_others_holds_nobody_up(tmp_
 class Bottomless(socket.socket):
     """A socket that takes all that it is given."""
 
+    def __init__(self) -> None:
+        self._other, this = socket.socketpair()
+        super().__init__(fileno=this.detach())
+
+    def close(self) -> None:
+        """Close the other end too."""
+        self._other.close()
+        super().close()
+
     def sendmsg(self, buffers: Sequence[Any], *_: Any) -> int:  # type: ignore[override]
         """All of it, at once."""
         return sum(map(len, buffers))
+
+    def send(self, data: Any, *_: Any) -> int:
+        """All of it, at once."""
+        return len(data)
+
+
+async def at_live_edge(viewers: Live, follower: Follower, framing: Framing) -> Viewer:
+    """One more viewer, from the log's beginning, once it has come to its group."""
+    stream = IOStream(Bottomless())
+    viewers.take(stream, follower, follower.begin(0, framing), lambda: None)
+    (viewer,) = (viewer for viewer in viewers._viewers if viewer.stream is stream)
+    assert viewer._task is not None
+    await asyncio.wait_for(viewer._task, 20)
+    return viewer
 
 
 @pytest.mark.parametrize("framing", [Framing.EVENTS, Framing.BATCHES])
@@ -147,34 +170,47 @@ def test_nobody_goes_further_by_itself_than_a_group_that_waits_for_its_turn(
         record = Record(id="x", state=State.RUNNING)
         follower = Follower(str(path), record, Record.to_json, Config())
         viewers = Live(15.0)
-        others: list[socket.socket] = []
-
-        async def add_one() -> Viewer:
-            """One more viewer, once it has come to its group."""
-            ours, theirs = socket.socketpair()
-            others.append(ours)
-            stream = IOStream(Bottomless(fileno=theirs.detach()))
-            viewers.take(stream, follower, follower.begin(0, framing), lambda: None)
-            (viewer,) = (viewer for viewer in viewers._viewers if viewer.stream is stream)
-            assert viewer._task is not None
-            await asyncio.wait_for(viewer._task, 20)
-            return viewer
-
-        first = await add_one()
+        first = await at_live_edge(viewers, follower, framing)
         assert first.group is not None
         assert first.group.offset == len(lines)
         monkeypatch.setattr(viewers._turns, "ask", lambda _: None)  # its turn doesn't come
         with path.open("ab") as log:
             log.write(lines)
         follower.look()
-        second = await add_one()
+        second = await at_live_edge(viewers, follower, framing)
         assert second.group is first.group
         assert second.position.offset == len(lines)
         viewers.close()
         await asyncio.sleep(0)
         follower.close()
-        for sock in others:
-            sock.close()
+
+    asyncio.run(watch())
+
+
+@pytest.mark.parametrize("framing", Framing)
+def test_little_that_is_new_goes_in_one_turn_though_a_cell_ends_in_it(
+    tmp_path: Path, framing: Framing
+) -> None:
+    path = tmp_path / "x.log"
+    before = b"a line\n" * (BLOCK_BYTES // 7 - 10)
+    path.write_bytes(before)
+
+    async def watch() -> None:
+        follower = Follower(
+            str(path), Record(id="x", state=State.RUNNING), Record.to_json, Config()
+        )
+        viewers = Live(15.0)
+        group = (await at_live_edge(viewers, follower, framing)).group
+        assert group is not None
+        assert group.offset == len(before)
+        with path.open("ab") as log:
+            log.write(b"another line\n" * 20)
+        follower.look()
+        group.take_turn()
+        assert group.offset == follower.size > BLOCK_BYTES
+        viewers.close()
+        await asyncio.sleep(0)
+        follower.close()
 
     asyncio.run(watch())
 
@@ -189,8 +225,8 @@ class Grudging(socket.socket):
         """All of it, or a beginning."""
         Grudging.most_buffers = max(self.most_buffers, len(buffers))
         data = b"".join(buffers)
-        most = self.chance.choice((0, 1, 1000, 300_000, 350_000, len(data) - 1, len(data)))
-        return self.send(data[:most])
+        some = self.chance.choice((0, 1, 1000, 300_000, 350_000, len(data) - 1))
+        return self.send(data[: self.chance.choice((some, len(data)))])
 
 
 @pytest.mark.parametrize("framing", Framing)

@@ -30,7 +30,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from tornado_logs import sse
 from tornado_logs.follower import Chunk, Follower, Framing, Position
-from tornado_logs.journal import DroppedError, LineTooLongError
+from tornado_logs.journal import BLOCK_BYTES, DroppedError, LineTooLongError
 from tornado_logs.reading_turns import ReadingTurns
 from tornado_logs.zero_copy import PIECE_BYTES, send_file
 
@@ -441,8 +441,7 @@ class _Group:
             self._dissolve()
             return
         try:
-            is_behind = self.offset < self._follower.size
-            chunk = self._follower.chunk_now(self.offset, self._framing) if is_behind else None
+            chunk = self._next()
         except (LineTooLongError, DroppedError, OSError):
             self._dissolve()
             return
@@ -454,6 +453,20 @@ class _Group:
         else:
             self._send_partial()
             self._send_ping()
+
+    def _next(self) -> Chunk | None:
+        """What is new: some of it, if it is much."""
+        follower, size = self._follower, self._follower.size
+        if self.offset >= size:
+            return None
+        chunk = follower.chunk_now(self.offset, self._framing)
+        if chunk is None or not chunk.end < size <= self.offset + BLOCK_BYTES:
+            return chunk
+        # A cell has ended within the little that there is: what follows needn't wait for a turn.
+        more = follower.chunk_now(chunk.end, self._framing)
+        if more is None:
+            return chunk
+        return Chunk((*chunk.buffers, *more.buffers), more.end, more.in_line)
 
     def _advance(self, chunk: Chunk) -> None:
         self.offset = chunk.end
