@@ -175,6 +175,22 @@ def test_a_line_that_goes_on_in_the_next_cell_is_read_whole(
         assert (first.data if first else b"") == before
 
 
+@pytest.mark.parametrize("before", [b"", b"before\n"])
+def test_a_line_little_longer_than_a_block_is_too_long_whoever_reads_it(
+    tmp_path: Path, before: bytes
+) -> None:
+    line = b"x" * (BLOCK_BYTES - 1)
+    log = open_log(tmp_path, before + line + b"\n" + line + b"y\nlast\n")
+    offset = 0
+    while offset < len(before) + BLOCK_BYTES:
+        block = log.read_block(offset, log.size())
+        assert block is not None
+        offset = block.end
+    for size in (log.size() - 6, log.size()):  # not whole yet, and whole
+        with pytest.raises(LineTooLongError):
+            log.read_block(offset, size)
+
+
 def test_a_line_longer_than_a_block_is_found_in_slices_and_never_held(tmp_path: Path) -> None:
     length = 5_000_000
     log = open_log(tmp_path, b"x" * length + b"\nnext\n")

@@ -453,9 +453,7 @@ class Follower:
 
     async def _chunk(self, offset: int, framing: Framing, limit: int | None) -> Chunk | None:
         try:
-            chunk = self.chunk_now(offset, framing, limit)
-            self._long_lines.pop(offset, None)  # it turned out to be no longer than a block
-            return chunk
+            return self.chunk_now(offset, framing, limit)
         except LineTooLongError:
             block = await self._long_block(offset)
             chunk = self._encode(block, framing) if block else None

@@ -425,7 +425,7 @@ class LogFile:
     def read_block(self, offset: int, size: int, *, ended: bool = False) -> Block | None:
         """The whole lines from `offset` on that begin in its cell; None if none is whole yet.
 
-        Without the last of them, where another cell has more of it. `size` is the log's, as the
+        Without the last of them, where it goes far on in the next cell. `size` is the log's, as the
         caller knows it. With `ended` the last line counts without its LF. Raises LineTooLongError
         where the line has to be searched for its end.
         """
@@ -435,6 +435,8 @@ class LogFile:
             # One line, which goes far on in the next cell.
             data = self.read(offset, min(BLOCK_BYTES, size - offset))
             end = data.find(b"\n") + 1
+        if end > BLOCK_BYTES:
+            end = _without_long_line(data, end)
         if end:
             return Block(offset, offset + end, data if end == len(data) else data[:end])
         if len(data) >= BLOCK_BYTES:
@@ -636,6 +638,15 @@ def block_lines(block: Block, max_line_bytes: int) -> tuple[list[bytes], list[in
         lines = sse.visible_lines(block.data, max_line_bytes)
         return lines, sse.line_ends(block.data, block.start)
     return [sse.visible_line(block.data, max_line_bytes, block.left_out_bytes)], [block.end]
+
+
+def _without_long_line(data: bytes, end: int) -> int:
+    """Where these lines end without the last, if that is longer than a block.
+
+    It is shown in another way then, which mustn't depend on who reads it, and when.
+    """
+    start = data.rfind(b"\n", 0, end - 1) + 1
+    return start if end - start > BLOCK_BYTES else end
 
 
 def settled_size(offset: int) -> int:
