@@ -125,11 +125,13 @@ def test_a_line_has_the_same_cursor_however_the_log_is_read(
         log.close()
 
 
-def test_a_block_of_more_lines_than_numbers_are_kept_for_is_encoded_too() -> None:
-    buffers, _ = encode_plain_lines(b"%\n" * 40_000, 0, 0, MARK)
-    events = b"".join(buffers).split(b"\n\n")
-    assert events[0] == b"id: a1b2c3d4-0:1\ndata: %"
-    assert events[-2:] == [b"id: a1b2c3d4-0:40000\ndata: %", b""]
+@pytest.mark.parametrize("count", [1, 8190, 8191, 8192, 65_534, 65_535, 65_536, 100_000])
+@pytest.mark.parametrize("before", [0, 5, 70_000])
+def test_lines_are_numbered_whether_their_numbers_are_kept_or_not(count: int, before: int) -> None:
+    buffers, encoded = encode_plain_lines(b"%\n" * count, 0, before, MARK)
+    assert encoded == count
+    numbers = range(before + 1, before + count + 1)
+    assert b"".join(buffers) == b"".join(b"id: a1b2c3d4-0:%d\ndata: %%\n\n" % n for n in numbers)
 
 
 def test_text_that_merely_looks_like_an_end_of_line_is_left_alone() -> None:

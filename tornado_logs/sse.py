@@ -30,7 +30,7 @@ HEARTBEAT = b": ping\n\n"
 _CURSOR = re.compile(
     r"([0-9a-f]{8})-(?:([0-9]{1,18})|([0-9]{1,13}):([1-9][0-9]{0,8}))(-end)?", re.ASCII
 )
-_KEPT_NUMBERS = 32_768
+_KEPT_NUMBERS = (8192, 65_536)  # for lines of 40 bytes, or of 5, in all of a cell
 
 CELL_BYTES = 320 * 1024
 """A log's lines are numbered within cells of so many bytes, each in that in which it begins.
@@ -136,15 +136,18 @@ def encode_plain_lines(lines: bytes, offset: int, before: int, mark: str) -> tup
 
 def _numbers(start: int, stop: int) -> tuple[bytes, ...]:
     """The texts from `start` to before `stop`; those for usual lines are kept."""
-    kept = _kept_numbers()[start:stop]
-    if stop <= _KEPT_NUMBERS:
-        return kept
-    return kept + tuple(map(b"%d".__mod__, range(max(start, _KEPT_NUMBERS), stop)))
+    most = next((most for most in _KEPT_NUMBERS if stop <= most), _KEPT_NUMBERS[-1])
+    kept = _kept_numbers(most)[start:stop]
+    return kept if stop <= most else kept + _made_numbers(max(start, most), stop)
+
+
+def _made_numbers(start: int, stop: int) -> tuple[bytes, ...]:
+    return tuple(map(b"%d".__mod__, range(start, stop)))
 
 
 @cache
-def _kept_numbers() -> tuple[bytes, ...]:
-    return tuple(map(b"%d".__mod__, range(_KEPT_NUMBERS)))
+def _kept_numbers(most: int) -> tuple[bytes, ...]:
+    return _made_numbers(0, most)
 
 
 def encode_plain_batch(block: bytes, end: int, mark: str) -> Buffers:
