@@ -30,7 +30,7 @@ from returning_viewer import Viewer
 EXIT_STATUS = 7
 SIZES = ((1, 1), (300, 300), (400, 20), (300, 50), (3000, 3000))
 RAN_FILE = "ran"
-LEAST_KEPT_BYTES = 520_000  # of a log of a MiB, at most: it drops an eighth and the rest of a cell
+LEAST_KEPT_BYTES = 1024 * 1024 // 2  # of a log of a MiB, at most: it drops an eighth, and a cell
 
 _COMMAND = """echo {token} >> {folder}/{ran}
 {hold}i=0

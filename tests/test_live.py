@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ from tornado_logs.follower import Follower, Framing, Position
 from tornado_logs.journal import BLOCK_BYTES
 from tornado_logs.live import Live, Viewer
 from tornado_logs.zero_copy import PIECE_BYTES
+
+
+@contextlib.asynccontextmanager
+async def running(path: Path) -> AsyncIterator[tuple[Follower, Live]]:
+    """The log of a deployment that runs, and the live edges at which it is viewed."""
+    follower = Follower(str(path), Record(id="x", state=State.RUNNING), Record.to_json, Config())
+    viewers = Live(15.0)
+    yield follower, viewers
+    viewers.close()
+    await asyncio.sleep(0)  # until they have gone
+    follower.close()
 
 
 def test_a_viewer_that_has_gone_while_its_headers_were_sent_is_let_go_at_once() -> None:
@@ -100,25 +112,20 @@ def test_a_log_that_is_cut_while_one_catches_up_with_others_holds_nobody_up(tmp_
                 came += await asyncio.get_running_loop().sock_recv(sock, 65536)
 
     async def watch() -> None:
-        record = Record(id="x", state=State.RUNNING)
-        follower = Follower(str(path), record, Record.to_json, Config())
-        viewers = Live(15.0)
         pairs = [socket.socketpair() for _ in range(2)]
-        for ours, theirs in pairs:
-            ours.setblocking(False)
-            position = follower.begin(0, Framing.EVENTS)
-            viewers.take(IOStream(theirs), follower, position, lambda: None)
-            if ours is pairs[0][0]:
-                await receive(ours, b"data: two")
-                await rounds(100)
-                assert viewers._groups, "there is nobody to catch up with"
-                os.truncate(path, 0)
-        await rounds(100)  # the second is where there is nothing to read
-        follower.look()
-        await receive(pairs[1][0], b"event: reset")
-        viewers.close()
-        await asyncio.sleep(0)
-        follower.close()
+        async with running(path) as (follower, viewers):
+            for ours, theirs in pairs:
+                ours.setblocking(False)
+                position = follower.begin(0, Framing.EVENTS)
+                viewers.take(IOStream(theirs), follower, position, lambda: None)
+                if ours is pairs[0][0]:
+                    await receive(ours, b"data: two")
+                    await rounds(100)
+                    assert viewers._groups, "there is nobody to catch up with"
+                    os.truncate(path, 0)
+            await rounds(100)  # the second is where there is nothing to read
+            follower.look()
+            await receive(pairs[1][0], b"event: reset")
         for ours, _ in pairs:
             ours.close()
 
@@ -167,22 +174,17 @@ def test_nobody_goes_further_by_itself_than_a_group_that_waits_for_its_turn(
     path.write_bytes(lines)
 
     async def watch() -> None:
-        record = Record(id="x", state=State.RUNNING)
-        follower = Follower(str(path), record, Record.to_json, Config())
-        viewers = Live(15.0)
-        first = await at_live_edge(viewers, follower, framing)
-        assert first.group is not None
-        assert first.group.offset == len(lines)
-        monkeypatch.setattr(viewers._turns, "ask", lambda _: None)  # its turn doesn't come
-        with path.open("ab") as log:
-            log.write(lines)
-        follower.look()
-        second = await at_live_edge(viewers, follower, framing)
-        assert second.group is first.group
-        assert second.position.offset == len(lines)
-        viewers.close()
-        await asyncio.sleep(0)
-        follower.close()
+        async with running(path) as (follower, viewers):
+            first = await at_live_edge(viewers, follower, framing)
+            assert first.group is not None
+            assert first.group.offset == len(lines)
+            monkeypatch.setattr(viewers._turns, "ask", lambda _: None)  # its turn doesn't come
+            with path.open("ab") as log:
+                log.write(lines)
+            follower.look()
+            second = await at_live_edge(viewers, follower, framing)
+            assert second.group is first.group
+            assert second.position.offset == len(lines)
 
     asyncio.run(watch())
 
@@ -196,21 +198,15 @@ def test_little_that_is_new_goes_in_one_turn_though_a_cell_ends_in_it(
     path.write_bytes(before)
 
     async def watch() -> None:
-        follower = Follower(
-            str(path), Record(id="x", state=State.RUNNING), Record.to_json, Config()
-        )
-        viewers = Live(15.0)
-        group = (await at_live_edge(viewers, follower, framing)).group
-        assert group is not None
-        assert group.offset == len(before)
-        with path.open("ab") as log:
-            log.write(b"another line\n" * 20)
-        follower.look()
-        group.take_turn()
-        assert group.offset == follower.size > BLOCK_BYTES
-        viewers.close()
-        await asyncio.sleep(0)
-        follower.close()
+        async with running(path) as (follower, viewers):
+            group = (await at_live_edge(viewers, follower, framing)).group
+            assert group is not None
+            assert group.offset == len(before)
+            with path.open("ab") as log:
+                log.write(b"another line\n" * 20)
+            follower.look()
+            group.take_turn()
+            assert group.offset == follower.size > BLOCK_BYTES
 
     asyncio.run(watch())
 

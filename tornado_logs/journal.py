@@ -50,7 +50,7 @@ BLOCK_BYTES = sse.CELL_BYTES
 
 CHECKPOINT_SECONDS = 0.01
 _MARK_BYTES = 256
-_LOOKS_BYTES = (1024, 64 * 1024)
+_LOOKS_BYTES = (1024, 64 * 1024)  # for the end of a cell's last line: most are short
 _STRIDE_BYTES = 2048
 _MOST_STEP_BYTES = 64 * 1024 * 1024
 
