@@ -32,7 +32,7 @@ from .helpers import (
 LEAST_PX = 40
 BIG_LINES = 5_000_000
 MIDDLE = 195
-_FRAME_SECONDS = 0.008
+_FRAME_SECONDS = 0.016
 
 
 class Finger:
