@@ -54,6 +54,7 @@ export class Scroller {
   #atEnd = false;
   #blockTop = 0;
   #scrollTop = 0;
+  #size = { width: 0, height: 0 };
   #lineHeight = 20;
   #meanHeight = 20;
   #measured = { rows: 0, px: 0 };
@@ -100,6 +101,7 @@ export class Scroller {
 
   /** Where the view stands: the key of its first row, and by how many px that begins above it. */
   get place() {
+    this.#hear();
     return { key: this.#host.key(this.#anchor.row), offset: this.#anchor.offset };
   }
 
@@ -147,6 +149,7 @@ export class Scroller {
 
   /** Shows anew what rows have become. */
   refresh() {
+    this.#hear();
     this.#render(!this.#atEnd);
   }
 
@@ -161,6 +164,7 @@ export class Scroller {
 
   /** Rows look different from now on: what was learned of their heights is forgotten. */
   relearn() {
+    this.#hear();
     this.#measured = { rows: 0, px: 0 };
     this.#meanHeight = this.#lineHeight;
     this.#widest = 0;
@@ -205,8 +209,20 @@ export class Scroller {
     this.#restTimer = setTimeout(() => this.#rest(), REST_MS);
   }
 
+  // A scroll is told of with the next frame. Who places rows before that would undo it, unless it
+  // is taken into account first; what the browser moved to fit another size is no scroll.
+  #hear() {
+    const { clientWidth, clientHeight } = this.#element;
+    if (clientWidth === this.#size.width && clientHeight === this.#size.height) {
+      this.#scrolled();
+    }
+  }
+
   #rest() {
-    if (!this.#atEnd) {
+    this.#restTimer = 0;
+    this.#hear();
+    // With what was just heard of, the rest is put off.
+    if (this.#restTimer === 0 && !this.#atEnd) {
       this.#place(false);
     }
   }
@@ -214,6 +230,7 @@ export class Scroller {
   // The bottom must not flee from a reader who is just scrolling to it.
   #grow() {
     this.#growTimer = 0;
+    this.#hear();
     if (performance.now() - this.#movedAt < GROW_MS) {
       this.#growTimer = setTimeout(() => this.#grow(), GROW_MS);
     } else if (!this.#atEnd) {
@@ -440,6 +457,7 @@ export class Scroller {
       this.#element.scrollTop = scrollTop;
     }
     this.#scrollTop = this.#element.scrollTop;
+    this.#size = { width: this.#element.clientWidth, height: this.#element.clientHeight };
   }
 }
 

@@ -103,6 +103,27 @@ def test_a_big_log_opens_at_its_end_and_every_line_can_be_reached(
     assert page.locator(".log-line").count() < 300
 
 
+def test_a_leap_is_not_undone_by_the_rest_after_the_last(
+    page: Page, server: Server, big: str
+) -> None:
+    """A scroll is told of with the next frame; what is due before that takes it into account."""
+    page.add_init_script(
+        """const { setTimeout: set } = window;
+           window.setTimeout = (callback, ms, ...rest) => {
+             if (ms === 150) window.atRest = callback;
+             return set(callback, ms, ...rest);
+           };"""
+    )
+    open_log(page, server, big)
+    expect_big(page, TOTAL)
+    scroll_to_share(page, 0.5)
+    wait_until(partial(is_in_sight, page, 0.5))
+    page.get_by_role("log").evaluate(
+        "log => { log.scrollTop = 0.25 * (log.scrollHeight - log.clientHeight); window.atRest(); }"
+    )
+    wait_until(partial(is_in_sight, page, 0.25))
+
+
 def test_small_steps_pass_over_no_line_of_a_big_log(page: Page, server: Server, big: str) -> None:
     """Though one pixel of the scrolled space stands for many lines, a wheel moves by its pixels."""
     open_log(page, server, f"{big}#L1500000")
