@@ -108,6 +108,10 @@ function followFrom({ from, lines, total_lines: total, cursor, ended }) {
     },
     onPartial: (text) => view.setPartial(text),
     onGap: skipToEnd,
+    isThere: async () => {
+      await refreshRecord();
+      return !deleted;
+    },
     onReset: () => view.reset(),
     onEnd: showEnd,
     onState: streamStateChanged,

@@ -13,7 +13,9 @@ import { EventStream } from "./event_stream.js";
  * - `onLines(lines, text)`: complete lines, without their ends; `text` is all of them in one.
  * - `onPartial(text)`: the line being written right now; it stands until the next call of either.
  * - `onGap()`: what comes next was dropped from the log; the lines go on with the first that is left.
- * - `onReset()`: the log was truncated or replaced; its lines come again from the first.
+ * - `isThere()`: promises whether the log still is: one that is being deleted can look replaced.
+ * - `onReset()`: the log was truncated or replaced; its lines come again from the first. Called with
+ *   the first of them, or as soon as it is known that the log is there, though empty.
  * - `onEnd(record)`: everything was sent and nothing more will come. The record is null where the
  *   end was reached on an earlier connection.
  * - `onState(state, waitSeconds)`: "connecting", "live", "reconnecting" or "full" (with the wait),
@@ -21,6 +23,7 @@ import { EventStream } from "./event_stream.js";
  */
 export class LogStream {
   #cursor;
+  #isResetting = false;
   #stream;
   #callbacks;
 
@@ -31,9 +34,9 @@ export class LogStream {
       url: () => this.#url(id),
       listeners: {
         message: (event) => this.#received(event),
-        partial: (event) => callbacks.onPartial(event.data),
+        partial: (event) => this.#receivedPartial(event),
         gap: (event) => this.#passedGap(event),
-        reset: () => this.#reset(),
+        reset: () => this.#resetting(),
         end: (event) => this.#ended(JSON.parse(event.data)),
       },
       onState: (state, waitSeconds) => this.#stateChanged(state, waitSeconds),
@@ -47,6 +50,7 @@ export class LogStream {
 
   /** Follows no longer; nothing is called after it. */
   stop() {
+    this.#isResetting = false;
     this.#stream.stop();
   }
 
@@ -56,23 +60,43 @@ export class LogStream {
   }
 
   #received(event) {
+    this.#reset();
     if (event.lastEventId) {
       this.#cursor = event.lastEventId;
     }
     this.#callbacks.onLines(event.data.split("\n"), event.data);
   }
 
+  #receivedPartial(event) {
+    this.#reset();
+    this.#callbacks.onPartial(event.data);
+  }
+
   #passedGap(event) {
+    this.#reset();
     this.#cursor = event.lastEventId;
     this.#callbacks.onGap();
   }
 
-  #reset() {
+  // What was loaded of a log that is gone is all that is left of it: nothing is thrown away before
+  // there is something in its place, or it is known that nothing is.
+  async #resetting() {
     this.#cursor = "";
-    this.#callbacks.onReset();
+    this.#isResetting = true;
+    if (await this.#callbacks.isThere()) {
+      this.#reset();
+    }
+  }
+
+  #reset() {
+    if (this.#isResetting) {
+      this.#isResetting = false;
+      this.#callbacks.onReset();
+    }
   }
 
   #ended(record) {
+    this.#reset();
     this.#stream.stop();
     this.#callbacks.onState("ended");
     this.#callbacks.onEnd(record);

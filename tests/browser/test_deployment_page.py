@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from .helpers import (
     Server,
@@ -335,6 +335,23 @@ def test_a_deployment_deleted_while_it_is_read_is_told(page: Page, server: Serve
     expect(page.locator("#light")).to_have_attribute("data-state", "gone")
     expect(page.locator("#notices")).to_contain_text("deleted")
     expect(page.get_by_role("button", name="Stop")).to_be_hidden()
+    wait_for_line(page, "kept")
+
+
+def test_what_was_loaded_stays_though_a_reset_comes_first(page: Page, server: Server) -> None:
+    """Its files go one after the other: between the first and the last it looks like another."""
+    deployment_id = launch(server, "echo kept; sleep 15")
+
+    def delete_and_reset(route: Route) -> None:
+        for path in server.data_dir.glob(f"{deployment_id}.*"):
+            path.unlink()
+        body = "event: reset\nid: 00000000-0\ndata: {}\n\n"
+        route.fulfill(content_type="text/event-stream", body=body)
+
+    wait_until(lambda: server.log(deployment_id) == b"kept\n")
+    page.route(re.compile(rf"/logs/{deployment_id}\?"), delete_and_reset, times=1)
+    open_log(page, server, deployment_id)
+    expect(page.locator("#light")).to_have_attribute("data-state", "gone")
     wait_for_line(page, "kept")
 
 
