@@ -8,6 +8,7 @@ import http.client
 import json
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import ssl
@@ -40,6 +41,20 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = WAIT_SECO
             pytest.fail(f"waited {seconds:g} s for {what}")
         time.sleep(0.01)  # between two looks: what is waited for tells nobody
     return value
+
+
+def tcp_row(port: int, peer_port: int) -> list[str]:
+    """What proc(5) says in /proc/net/tcp of this end of an established connection; [] if none is.
+
+    A reading may leave out a row while other connections come and go: it is looked for again.
+    """
+    ends = re.compile(rf":{port:04X} \w+:{peer_port:04X} 01 ")
+    for _ in range(5):
+        for row in Path("/proc/net/tcp").read_text().splitlines():
+            if ends.search(row):
+                return row.split()
+        time.sleep(0.01)  # between two looks: what is waited for tells nobody
+    return []
 
 
 def free_port() -> int:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import WAIT_SECONDS, Server, drop_log, wait_for
+from conftest import WAIT_SECONDS, Server, drop_log, tcp_row, wait_for
 from sse_client import lines_of, open_stream, parse, read_events, unchunked
 from tornado.httpserver import HTTPServer
 from tornado.web import Application, RequestHandler
@@ -280,10 +280,8 @@ def wait_for_the_end_of(sock: socket.socket) -> None:
 def queued_bytes(server: Server, sock: socket.socket) -> int:
     """How many bytes for this client wait in the server's kernel."""
     here = sock.getsockname()[1]
-    (queue,) = re.findall(
-        rf":{server.port:04X} \w+:{here:04X} 01 (\w+):", Path("/proc/net/tcp").read_text()
-    )
-    return int(queue, 16)
+    queues = tcp_row(server.port, here)[4]
+    return int(queues.partition(":")[0], 16)
 
 
 def has_fallen_behind(server: Server, sock: socket.socket) -> bool:
@@ -291,12 +289,10 @@ def has_fallen_behind(server: Server, sock: socket.socket) -> bool:
     return queued_bytes(server, sock) > 100_000
 
 
-def server_end(sock: socket.socket, port: int) -> list[str]:
-    """The timer (see proc(5)) of the server's end of this connection, as long as it stands."""
-    here = sock.getsockname()[1]
-    return re.findall(
-        rf":{port:04X} \w+:{here:04X} 01 \S+ (\d\d):", Path("/proc/net/tcp").read_text()
-    )
+def server_end(sock: socket.socket, port: int) -> str:
+    """The timer (see proc(5)) of the server's end of this connection, "" once that has gone."""
+    row = tcp_row(port, sock.getsockname()[1])
+    return row[5].partition(":")[0] if row else ""
 
 
 def stalled_events(server: Server, path: str, version: int = 1) -> bytes:
@@ -459,7 +455,7 @@ def test_a_machine_that_has_vanished_is_found_out(server: Server, known: str) ->
     with connect(server) as sock:
         ask(sock, f"/logs/{known}/raw")
         sock.recv(1)
-        wait_for(lambda: server_end(sock, server.port) == ["02"], "the timer of probes")
+        wait_for(lambda: server_end(sock, server.port) == "02", "the timer of probes")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import Server, free_port, wait_for
+from conftest import Server, free_port, tcp_row, wait_for
 from returning_viewer import Viewer
 from sse_client import Stream, open_stream, read_events
 
@@ -21,7 +21,6 @@ from tornado_logs.deployment import process_start
 from tornado_logs.processes import descendants
 
 FLOOD = "for i in $(seq 1 4000); do echo line $i; test $((i % 20)) = 0 && sleep 0.01; done"
-ESTABLISHED = "01"
 
 
 @pytest.fixture
@@ -60,12 +59,9 @@ def sockets_of(pid: int) -> set[str]:
 def worker_of(server: Server, stream: Stream) -> int:
     """The worker that serves this connection: the one that has the socket at its other end."""
     local_port = stream.response.extensions["network_stream"].get_extra_info("client_addr")[1]
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        _, ours, theirs, state, *_, inode = line.split()[:10]
-        ends = [int(address.partition(":")[2], 16) for address in (ours, theirs)]
-        if ends == [server.port, local_port] and state == ESTABLISHED:
-            return next(pid for pid in worker_pids(server) if inode in sockets_of(pid))
-    pytest.fail("nobody has the other end of the connection")
+    row = tcp_row(server.port, local_port)
+    assert row, "nobody has the other end of the connection"
+    return next(pid for pid in worker_pids(server) if row[9] in sockets_of(pid))
 
 
 def streams_of_all_workers(
