@@ -156,13 +156,31 @@ def test_blocks_join_to_the_log_and_each_is_the_lines_of_a_cell(tmp_path: Path) 
     assert joined == data
 
 
+@pytest.mark.parametrize("line", [b"\n", b"yes\n", b"\r\n", b"1 %\r2 %\rdone\n"])
+@pytest.mark.parametrize("usual_bytes", [0, 1000, 100_000, 400_000])
+def test_lines_that_take_long_to_encode_are_read_in_small_steps(
+    tmp_path: Path, line: bytes, usual_bytes: int
+) -> None:
+    data = (b"x" * 99 + b"\n") * (usual_bytes // 100) + line * (400_000 // len(line))
+    log = open_log(tmp_path, data)
+    offset, joined = 0, b""
+    while block := log.read_block(offset, log.size()):
+        joined, offset = joined + block.data, block.end
+        if block.start >= usual_bytes:
+            assert len(block.data) < 40_000
+        else:
+            assert len(block.data) < usual_bytes - block.start + 80_000
+    assert joined == data
+
+
 @pytest.mark.parametrize("length", [10, 3000, BLOCK_BYTES // 2 - 1, BLOCK_BYTES - 1])
 @pytest.mark.parametrize("over_bytes", [1, 5, 2000])
 def test_a_line_that_goes_on_in_the_next_cell_is_read_whole(
     tmp_path: Path, length: int, over_bytes: int
 ) -> None:
     line = b"x" * length + b"\n"
-    before = b"y\n" * ((BLOCK_BYTES + over_bytes - len(line)) // 2)
+    before_bytes = BLOCK_BYTES + over_bytes - len(line)
+    before = b"%*d\n" % (before_bytes % 50, 0) + (b"y" * 49 + b"\n") * (before_bytes // 50)
     log = open_log(tmp_path, before + line + b"next\n")
     offset, blocks = 0, []
     while block := log.read_block(offset, log.size()):

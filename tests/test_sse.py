@@ -23,10 +23,11 @@ from tornado_logs.sse import (
     encode_lines,
     encode_plain_batch,
     encode_plain_lines,
-    is_plain,
+    has_line_above,
     line_cursors,
     line_ends,
     parse_cursor,
+    visible_block,
     visible_line,
     visible_lines,
 )
@@ -74,17 +75,40 @@ def test_no_bytes_of_a_log_can_break_the_framing(block: bytes) -> None:
     wire.decode()
 
 
-@given(LINES.filter(bool), st.integers(1, 50))
-def test_a_plain_block_is_encoded_as_any_other_only_faster(lines: list[bytes], most: int) -> None:
+# Of what redraws, of what begins a character and of what is none, each more often than of the rest.
+ODD_LINES = st.lists(
+    st.lists(
+        st.sampled_from(
+            [b"\r", b"\x1b[2K", b"\b", b"\xc3", b"\xa9", b"\xe2\x82", b"\xff", b"ab%d"]
+        ),
+        max_size=8,
+    ).map(b"".join),
+    max_size=8,
+)
+
+
+@given(st.one_of(LINES, ODD_LINES), st.booleans(), st.integers(1, 50))
+def test_a_block_is_shown_as_its_lines_are_only_faster(
+    lines: list[bytes], whole: bool, most: int
+) -> None:
+    block = b"\n".join(lines) + b"\n" * whole
+    shown = [visible_line(line, most) for line in block.split(b"\n")]
+    assert visible_block(block, most).split(b"\n") == shown
+    assert has_line_above(block, most) == any(len(line) > most for line in block.split(b"\n"))
+
+
+@given(st.one_of(LINES, ODD_LINES).filter(bool), st.integers(1, 50))
+def test_what_is_shown_is_encoded_for_all_lines_at_once_as_for_each(
+    lines: list[bytes], most: int
+) -> None:
     block = b"".join(line + b"\n" for line in lines)
     shown, ends = visible_lines(block, most), line_ends(block, 10)
-    assert is_plain(block, most) == (shown == lines)
-    if is_plain(block, most):
-        cursors = line_cursors(10, ends, 3, MARK)
-        plain, _ = encode_plain_lines(block, 10, 3, MARK)
-        assert b"".join(plain) == encode_lines(shown, cursors)
-        batch = encode_plain_batch(block, ends[-1], MARK)
-        assert b"".join(batch) == encode_batch(shown, ends[-1], MARK)
+    cursors = line_cursors(10, ends, 3, MARK)
+    plain, count = encode_plain_lines(visible_block(block, most), 10, 3, MARK)
+    assert b"".join(plain) == encode_lines(shown, cursors)
+    assert count == len(lines)
+    batch = encode_plain_batch(visible_block(block, most), ends[-1], MARK)
+    assert b"".join(batch) == encode_batch(shown, ends[-1], MARK)
 
 
 @given(st.lists(st.integers(0, 40), min_size=1), st.data())

@@ -461,26 +461,30 @@ class Follower:
             return chunk
 
     def _encode(self, block: Block, framing: Framing) -> Chunk:
-        most = min(self._settings.max_line_bytes, sse.CELL_BYTES - 1)
-        is_plain = not block.left_out_bytes and sse.is_plain(block.data, most)
-        if framing is Framing.BATCHES:
-            return Chunk(self._batch(block, is_plain=is_plain), block.end)
-        return Chunk(self._lines(block, is_plain=is_plain), block.end)
+        encode = self._batch if framing is Framing.BATCHES else self._lines
+        return Chunk(encode(block, self._shown(block)), block.end)
 
-    def _batch(self, block: Block, *, is_plain: bool) -> sse.Buffers:
-        if is_plain:
-            return sse.encode_plain_batch(block.data, block.end, self.mark())
+    def _shown(self, block: Block) -> bytes | None:
+        """What viewers get of whole lines; None where there may be other cursors: see `Cursor`."""
+        is_whole = not block.left_out_bytes and block.data.endswith(b"\n")
+        if not is_whole or sse.has_line_above(block.data, sse.CELL_BYTES - 1):
+            return None
+        return sse.visible_block(block.data, self._settings.max_line_bytes)
+
+    def _batch(self, block: Block, shown: bytes | None) -> sse.Buffers:
+        if shown is not None:
+            return sse.encode_plain_batch(shown, block.end, self.mark())
         lines, _ = block_lines(block, self._settings.max_line_bytes)
         return (sse.encode_batch(lines, block.end, self.mark()),)
 
-    def _lines(self, block: Block, *, is_plain: bool) -> sse.Buffers:
+    def _lines(self, block: Block, shown: bytes | None) -> sse.Buffers:
         before = self._lines_before.get(block.start)
         if before is None:
             before = self._log.lines_before(block.start)
         is_whole = block.data.endswith(b"\n")
         buffers: sse.Buffers
-        if is_plain:
-            buffers, count = sse.encode_plain_lines(block.data, block.start, before, self.mark())
+        if shown is not None:
+            buffers, count = sse.encode_plain_lines(shown, block.start, before, self.mark())
         else:
             lines, ends = block_lines(block, self._settings.max_line_bytes)
             cursors = sse.line_cursors(block.start, ends, before, self.mark(), is_whole=is_whole)

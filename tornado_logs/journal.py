@@ -52,6 +52,9 @@ CHECKPOINT_SECONDS = 0.01
 _MARK_BYTES = 256
 _LOOKS_BYTES = (1024, 64 * 1024)  # for the end of a cell's last line: most are short
 _STRIDE_BYTES = 2048
+_STEP_BYTES = 32 * 1024
+_STEP_LINES_PER_KIB = 128
+_STEP_REDRAWS_PER_KIB = 2
 _MOST_STEP_BYTES = 64 * 1024 * 1024
 
 UNSETTLED_MARK = "00000000"
@@ -425,11 +428,12 @@ class LogFile:
     def read_block(self, offset: int, size: int, *, ended: bool = False) -> Block | None:
         """The whole lines from `offset` on that begin in its cell; None if none is whole yet.
 
-        Without the last of them, where it goes far on in the next cell. `size` is the log's, as the
-        caller knows it. With `ended` the last line counts without its LF. Raises LineTooLongError
+        Without the last of them, where it goes far on in the next cell; and no more than a tenth
+        or so of a cell, where to encode them takes long. `size` is the log's, as the caller knows
+        it. With `ended` the last line counts without its LF. Raises LineTooLongError
         where the line has to be searched for its end.
         """
-        data = self.read(offset, self._lines_end(offset, size) - offset)
+        data = _first_step(self.read(offset, self._lines_end(offset, size) - offset))
         end = data.rfind(b"\n") + 1
         if not end and len(data) < min(BLOCK_BYTES, size - offset):
             # One line, which goes far on in the next cell.
@@ -638,6 +642,20 @@ def block_lines(block: Block, max_line_bytes: int) -> tuple[list[bytes], list[in
         lines = sse.visible_lines(block.data, max_line_bytes)
         return lines, sse.line_ends(block.data, block.start)
     return [sse.visible_line(block.data, max_line_bytes, block.left_out_bytes)], [block.end]
+
+
+def _first_step(data: bytes) -> bytes:
+    """Up to where to encode in one go: all, unless lines are very short there, or drawn anew.
+
+    By samples: what is slow holds up every other viewer of the server for as long.
+    """
+    for at in range(0, len(data), _STEP_BYTES):
+        redraws = data.count(b"\r", at, at + 1024) - data.count(b"\r\n", at, at + 1024)
+        is_slow = redraws > _STEP_REDRAWS_PER_KIB
+        if is_slow or data.count(b"\n", at, at + 1024) > _STEP_LINES_PER_KIB:
+            end = data.find(b"\n", max(at, _STEP_BYTES) - 1) + 1
+            return data[:end] if end else data
+    return data
 
 
 def _without_long_line(data: bytes, end: int) -> int:
