@@ -25,6 +25,7 @@ NAMES = (
     "mixed",
     "idle",
     "replay",
+    "line_kinds",
     "capture",
     "stalled_viewer",
     "workers",

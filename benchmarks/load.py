@@ -25,6 +25,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -84,6 +85,25 @@ class Load:
         if process.returncode:
             raise LoadError(f"the load failed: {process.stderr.strip()[-500:]}")
         return LoadResult(**json.loads(process.stdout))
+
+    def run_beside(self, work: Callable[[], object]) -> LoadResult:
+        """The same while `work` is done, again and again. Raises LoadError."""
+        results: list[LoadResult | LoadError] = []
+        thread = threading.Thread(target=lambda: results.append(self._result()))
+        thread.start()
+        while thread.is_alive():
+            work()
+        thread.join()
+        (result,) = results
+        if isinstance(result, LoadError):
+            raise result
+        return result
+
+    def _result(self) -> LoadResult | LoadError:
+        try:
+            return self.run()
+        except LoadError as error:
+            return error
 
 
 @dataclass(slots=True)

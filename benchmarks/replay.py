@@ -10,7 +10,6 @@ notice of such replays.
 from __future__ import annotations
 
 import contextlib
-import threading
 from dataclasses import dataclass
 from statistics import median
 
@@ -142,16 +141,7 @@ def others(server: Server, name: str, log_bytes: int, seconds: float) -> LoadRes
     """What viewers of another log get while this one is replayed, time and again."""
     other_id, path = server.bare_log("other")
     load = Load(server.port, [f"/logs/{other_id}"], [str(path)], _OTHERS, 0, _OTHERS_RATE, seconds)
-    results: list[LoadResult] = []
-    thread = threading.Thread(target=lambda: results.append(load.run()))
-    thread.start()
-    while thread.is_alive():
-        for way in WAYS:
-            rate(server.port, way, name, log_bytes)
-    thread.join()
-    if not results:
-        raise BenchmarkError("the viewers of the other log failed")
-    return results[0]
+    return load.run_beside(lambda: [rate(server.port, way, name, log_bytes) for way in WAYS])
 
 
 def _report_others(report: Report, result: LoadResult) -> None:
