@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import httpx
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Locator, Page
+from playwright.sync_api import Locator, Page, expect
 
 from tornado_logs.journal import JournalWriter
 
@@ -163,18 +163,34 @@ def scroll_to_share(page: Page, share: float) -> None:
     )
 
 
-def first_in_sight(page: Page) -> dict[str, Any]:
-    """The number of the row at the top of the view, and where it begins."""
-    found: dict[str, Any] = page.get_by_role("log").evaluate(
-        """log => {
-          const top = log.getBoundingClientRect().top;
-          const rows = [...log.querySelectorAll('.log-lines .log-line:not(.is-pinned)')];
-          const row = rows.find(row => row.getBoundingClientRect().bottom > top + 1);
-          const { number } = row.dataset;
-          return { number: Number(number), y: row.getBoundingClientRect().top - top };
-        }"""
+def press_to_scroll(page: Page, key: str) -> None:
+    """Press a key that scrolls, and wait until the browser has: it does so over some frames."""
+    page.get_by_role("log").evaluate(
+        "log => { log.dataset.rests = ''; log.onscrollend = () => (log.dataset.rests = 'yes'); }"
     )
-    return found
+    page.keyboard.press(key)
+    expect(page.get_by_role("log")).to_have_attribute("data-rests", "yes")
+
+
+def first_in_sight(page: Page) -> dict[str, Any]:
+    """The number of the row at the top of the view and where it begins, once there is one."""
+    found: list[dict[str, Any]] = []
+
+    def is_found() -> bool:
+        found[:] = page.get_by_role("log").evaluate(
+            """log => {
+              const top = log.getBoundingClientRect().top;
+              return [...log.querySelectorAll('.log-lines .log-line:not(.is-pinned)')]
+                .map(row => ({ row, ...row.getBoundingClientRect().toJSON() }))
+                .filter(({ bottom }) => bottom > top + 1)
+                .slice(0, 1)
+                .map(({ row, y }) => ({ number: Number(row.dataset.number), y: y - top }));
+            }"""
+        )
+        return bool(found)
+
+    wait_until(is_found)
+    return found[0]
 
 
 def wait_for_place(page: Page, px: float) -> None:

@@ -13,6 +13,7 @@ from .helpers import (
     launch,
     launch_to_end,
     open_log,
+    press_to_scroll,
     row,
     scroll_to_share,
     search,
@@ -102,7 +103,7 @@ def test_who_reads_what_is_being_dropped_is_told_and_can_read_on(
     scroll_to_share(page, 0)
     expect_line(page, first)
     page.get_by_role("log").focus()
-    page.keyboard.press("PageDown")
+    press_to_scroll(page, "PageDown")
     expect(row(page, first)).not_to_be_in_viewport()
     (server.data_dir / "gate").write_text("go\n")
     expect(page.locator(".log-toast")).to_have_text(
