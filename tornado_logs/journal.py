@@ -53,8 +53,9 @@ _MARK_BYTES = 256
 _LOOKS_BYTES = (1024, 64 * 1024)  # for the end of a cell's last line: most are short
 _STRIDE_BYTES = 2048
 _STEP_BYTES = 32 * 1024
-_STEP_LINES_PER_KIB = 128
-_STEP_REDRAWS_PER_KIB = 2
+_MOST_LINES = 40_000  # of a block that is encoded in one go, and as many redraws: 2 and 4 ms
+_MOST_REDRAWS = 2000
+_SAMPLE_STRIDE = 127  # a prime: short lines of any one length are met as often as they are there
 _MOST_STEP_BYTES = 64 * 1024 * 1024
 
 UNSETTLED_MARK = "00000000"
@@ -645,17 +646,24 @@ def block_lines(block: Block, max_line_bytes: int) -> tuple[list[bytes], list[in
 
 
 def _first_step(data: bytes) -> bytes:
-    """Up to where to encode in one go: all, unless lines are very short there, or drawn anew.
+    """Up to where to encode in one go: all, unless so many lines, or redraws, take too long.
 
-    By samples: what is slow holds up every other viewer of the server for as long.
+    What is slow holds up every other viewer of the server for as long.
     """
-    for at in range(0, len(data), _STEP_BYTES):
-        redraws = data.count(b"\r", at, at + 1024) - data.count(b"\r\n", at, at + 1024)
-        is_slow = redraws > _STEP_REDRAWS_PER_KIB
-        if is_slow or data.count(b"\n", at, at + 1024) > _STEP_LINES_PER_KIB:
-            end = data.find(b"\n", max(at, _STEP_BYTES) - 1) + 1
-            return data[:end] if end else data
-    return data
+    if len(data) <= _STEP_BYTES or not _is_slow(data):
+        return data
+    end = data.find(b"\n", _STEP_BYTES - 1) + 1
+    return data[:end] if end else data
+
+
+def _is_slow(data: bytes) -> bool:
+    # By a sample: to count them all takes as long as to send the block.
+    sample = data[::_SAMPLE_STRIDE]
+    if sample.count(b"\n") * _SAMPLE_STRIDE > _MOST_LINES:
+        return True
+    if sample.count(b"\r") * _SAMPLE_STRIDE <= _MOST_REDRAWS:
+        return False
+    return data.count(b"\r") - data.count(b"\r\n") > _MOST_REDRAWS
 
 
 def _without_long_line(data: bytes, end: int) -> int:
