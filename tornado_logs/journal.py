@@ -661,9 +661,11 @@ def _is_slow(data: bytes) -> bool:
     sample = data[::_SAMPLE_STRIDE]
     if sample.count(b"\n") * _SAMPLE_STRIDE > _MOST_LINES:
         return True
-    if sample.count(b"\r") * _SAMPLE_STRIDE <= _MOST_REDRAWS:
-        return False
-    return data.count(b"\r") - data.count(b"\r\n") > _MOST_REDRAWS
+    redraws, at = 0, sample.find(b"\r")
+    while at >= 0:
+        redraws += data[at * _SAMPLE_STRIDE + 1 : at * _SAMPLE_STRIDE + 2] != b"\n"
+        at = sample.find(b"\r", at + 1)
+    return redraws * _SAMPLE_STRIDE > _MOST_REDRAWS
 
 
 def _without_long_line(data: bytes, end: int) -> int:

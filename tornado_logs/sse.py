@@ -100,8 +100,16 @@ def visible_block(block: bytes, max_line_bytes: int) -> bytes:
     if has_line_above(block, max_line_bytes):
         return b"\n".join([visible_line(line, max_line_bytes) for line in block.split(b"\n")])
     if b"\r" in block:
-        block = _without_redraws(block.replace(b"\r\n", b"\n"), max_line_bytes)
+        block = _without_crs(block, max_line_bytes)
     return block if is_utf8(block) else block.decode(errors="replace").encode()
+
+
+def _without_crs(block: bytes, max_line_bytes: int) -> bytes:
+    bare = block.replace(b"\r", b"")
+    # To search for two bytes takes five times as long as to try whether all are CRLF.
+    if bare.replace(b"\n", b"\r\n") == block:
+        return bare
+    return _without_redraws(block.replace(b"\r\n", b"\n"), max_line_bytes)
 
 
 def _without_redraws(block: bytes, max_line_bytes: int) -> bytes:
