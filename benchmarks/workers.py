@@ -91,7 +91,7 @@ def main() -> None:
     """Print the ratio of two workers to one."""
     options = parser(__doc__)
     options.add_argument("--seconds", type=float, default=5.0)
-    options.add_argument("--runs", type=int, default=3)
+    options.add_argument("--runs", type=int, default=7)
     args = options.parse_args()
     runs, seconds = (1, 2.0) if args.quick else (args.runs, args.seconds)
     if not has_workers():
