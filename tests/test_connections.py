@@ -280,8 +280,9 @@ def wait_for_the_end_of(sock: socket.socket) -> None:
 def queued_bytes(server: Server, sock: socket.socket) -> int:
     """How many bytes for this client wait in the server's kernel."""
     here = sock.getsockname()[1]
-    queues = tcp_row(server.port, here)[4]
-    return int(queues.partition(":")[0], 16)
+    row = tcp_row(server.port, here)
+    assert row, "the server has closed the connection"
+    return int(row[4].partition(":")[0], 16)
 
 
 def has_fallen_behind(server: Server, sock: socket.socket) -> bool:

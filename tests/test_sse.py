@@ -23,7 +23,6 @@ from tornado_logs.sse import (
     encode_lines,
     encode_plain_batch,
     encode_plain_lines,
-    has_line_above,
     line_cursors,
     line_ends,
     parse_cursor,
@@ -94,7 +93,6 @@ def test_a_block_is_shown_as_its_lines_are_only_faster(
     block = b"\n".join(lines) + b"\n" * whole
     shown = [visible_line(line, most) for line in block.split(b"\n")]
     assert visible_block(block, most).split(b"\n") == shown
-    assert has_line_above(block, most) == any(len(line) > most for line in block.split(b"\n"))
 
 
 @given(st.one_of(LINES, ODD_LINES).filter(bool), st.integers(1, 50))

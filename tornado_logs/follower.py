@@ -465,9 +465,8 @@ class Follower:
         return Chunk(encode(block, self._shown(block)), block.end)
 
     def _shown(self, block: Block) -> bytes | None:
-        """What viewers get of whole lines; None where there may be other cursors: see `Cursor`."""
-        is_whole = not block.left_out_bytes and block.data.endswith(b"\n")
-        if not is_whole or sse.has_line_above(block.data, sse.CELL_BYTES - 1):
+        """What viewers get of whole lines; None of one that fits into no block, or isn't whole."""
+        if block.left_out_bytes or not block.data.endswith(b"\n"):
             return None
         return sse.visible_block(block.data, self._settings.max_line_bytes)
 

@@ -52,10 +52,12 @@ CHECKPOINT_SECONDS = 0.01
 _MARK_BYTES = 256
 _LOOKS_BYTES = (1024, 64 * 1024)  # for the end of a cell's last line: most are short
 _STRIDE_BYTES = 2048
-_STEP_BYTES = 32 * 1024
-_MOST_LINES = 40_000  # of a block that is encoded in one go, and as many redraws: 2 and 4 ms
-_MOST_REDRAWS = 2000
-_SAMPLE_STRIDE = 127  # a prime: short lines of any one length are met as often as they are there
+# Encoding takes some 50 ns for each of many short lines; a redraw takes 2 µs, in colours 100.
+_MOST_LINES = 40_000
+_SHORT_LINES_STEP_BYTES = 32 * 1024
+_MOST_REDRAWS = 200
+_REDRAWN_STEP_BYTES = 8 * 1024
+_SAMPLE_STRIDE = 127  # a prime: lines of any one length, but a multiple of it, show as they are
 _MOST_STEP_BYTES = 64 * 1024 * 1024
 
 UNSETTLED_MARK = "00000000"
@@ -429,10 +431,10 @@ class LogFile:
     def read_block(self, offset: int, size: int, *, ended: bool = False) -> Block | None:
         """The whole lines from `offset` on that begin in its cell; None if none is whole yet.
 
-        Without the last of them, where it goes far on in the next cell; and no more than a tenth
-        or so of a cell, where to encode them takes long. `size` is the log's, as the caller knows
-        it. With `ended` the last line counts without its LF. Raises LineTooLongError
-        where the line has to be searched for its end.
+        Without the last of them, where it goes far on in the next cell; and the first of them alone
+        where to encode all takes long. `size` is the log's, as the caller knows it. With `ended`
+        the last line counts without its LF. Raises LineTooLongError where the line has to be
+        searched for its end.
         """
         data = _first_step(self.read(offset, self._lines_end(offset, size) - offset))
         end = data.rfind(b"\n") + 1
@@ -650,22 +652,25 @@ def _first_step(data: bytes) -> bytes:
 
     What is slow holds up every other viewer of the server for as long.
     """
-    if len(data) <= _STEP_BYTES or not _is_slow(data):
+    step_bytes = _step_bytes(data)
+    if len(data) <= step_bytes:
         return data
-    end = data.find(b"\n", _STEP_BYTES - 1) + 1
+    end = data.find(b"\n", step_bytes - 1) + 1
     return data[:end] if end else data
 
 
-def _is_slow(data: bytes) -> bool:
+def _step_bytes(data: bytes) -> int:
     # By a sample: to count them all takes as long as to send the block.
     sample = data[::_SAMPLE_STRIDE]
-    if sample.count(b"\n") * _SAMPLE_STRIDE > _MOST_LINES:
-        return True
     redraws, at = 0, sample.find(b"\r")
     while at >= 0:
-        redraws += data[at * _SAMPLE_STRIDE + 1 : at * _SAMPLE_STRIDE + 2] != b"\n"
+        after = at * _SAMPLE_STRIDE + 1
+        redraws += data[after : after + 1] != b"\n"
         at = sample.find(b"\r", at + 1)
-    return redraws * _SAMPLE_STRIDE > _MOST_REDRAWS
+    if redraws * _SAMPLE_STRIDE > _MOST_REDRAWS:
+        return _REDRAWN_STEP_BYTES
+    is_slow = sample.count(b"\n") * _SAMPLE_STRIDE > _MOST_LINES
+    return _SHORT_LINES_STEP_BYTES if is_slow else len(data)
 
 
 def _without_long_line(data: bytes, end: int) -> int:

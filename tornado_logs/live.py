@@ -460,7 +460,9 @@ class _Group:
         if self.offset >= size:
             return None
         chunk = follower.chunk_now(self.offset, self._framing)
-        if chunk is None or not chunk.end < size <= self.offset + BLOCK_BYTES:
+        if chunk is None or not sse.cell_end(self.offset) <= chunk.end < size:
+            return chunk
+        if size > self.offset + BLOCK_BYTES:
             return chunk
         # A cell has ended within the little that there is: what follows needn't wait for a turn.
         more = follower.chunk_now(chunk.end, self._framing)

@@ -5,8 +5,8 @@ r"""Lines to Server-Sent Events, and cursors. Pure: no I/O.
     (b'id: a1b2c3d4-0:1\ndata: one\n\nid: a1b2c3d4-0:2\ndata: two\n\n', 2)
 
 The standard is WHATWG HTML, section 9.2. A line of the stream ends at CR, LF or CRLF and at nothing
-else (U+2028, NUL and their like are text), so what `visible_lines` returns can break no framing
-and inject no field: it holds no LF, and no CR.
+else (U+2028, NUL and their like are text), so what `visible_block` returns can break no framing
+and inject no field: it holds no CR, and no LF but those that end the lines.
 """
 
 from __future__ import annotations
@@ -91,17 +91,39 @@ def visible_lines(block: bytes, max_line_bytes: int) -> list[bytes]:
 
 
 def visible_block(block: bytes, max_line_bytes: int) -> bytes:
-    """The lines of a block as a terminal would leave them: UTF-8, as many lines as in `block`.
+    """The lines of a block as a terminal would leave them: UTF-8 without CR, as many as there are.
 
     Invalid UTF-8 becomes U+FFFD, a CR within a line is a redraw, and what exceeds `max_line_bytes`
     is cut, with a mark. What needs nothing of that, as nearly all does, is returned as it is; and
     what can be done for all lines at once is a hundred times faster than for each.
     """
-    if has_line_above(block, max_line_bytes):
-        return b"\n".join([visible_line(line, max_line_bytes) for line in block.split(b"\n")])
-    if b"\r" in block:
-        block = _without_crs(block, max_line_bytes)
-    return block if is_utf8(block) else block.decode(errors="replace").encode()
+    pieces, done = [], 0
+    while (place := _line_above(block, done, max_line_bytes)) is not None:
+        start, end = place
+        pieces.append(_visible_lines(block[done:start], max_line_bytes))
+        pieces.append(visible_line(block[start:end], max_line_bytes))
+        done = end
+    if not done:
+        return _visible_lines(block, max_line_bytes)
+    return b"".join((*pieces, _visible_lines(block[done:], max_line_bytes)))
+
+
+def _line_above(block: bytes, start: int, max_line_bytes: int) -> tuple[int, int] | None:
+    """From where to where the first line goes, without its LF, that is longer than that."""
+    while len(block) - start > max_line_bytes:
+        line_end = block.rfind(b"\n", start, start + max_line_bytes + 1)
+        if line_end < 0:
+            end = block.find(b"\n", start + max_line_bytes)
+            return start, len(block) if end < 0 else end
+        start = line_end + 1
+    return None
+
+
+def _visible_lines(lines: bytes, max_line_bytes: int) -> bytes:
+    """`visible_block` of lines none of which is longer."""
+    if b"\r" in lines:
+        lines = _without_crs(lines, max_line_bytes)
+    return lines if is_utf8(lines) else lines.decode(errors="replace").encode()
 
 
 def _without_crs(block: bytes, max_line_bytes: int) -> bytes:
@@ -130,17 +152,6 @@ def line_ends(block: bytes, offset: int) -> list[int]:
     last = lines.pop()
     ends = list(accumulate((len(line) + 1 for line in lines), initial=offset))[1:]
     return [*ends, offset + len(block)] if last else ends
-
-
-def has_line_above(block: bytes, max_line_bytes: int) -> bool:
-    """Whether a line of a block, without its LF, is longer than that."""
-    start = 0
-    while len(block) - start > max_line_bytes:
-        line_end = block.rfind(b"\n", start, start + max_line_bytes + 1)
-        if line_end < 0:
-            return True
-        start = line_end + 1
-    return False
 
 
 def encode_plain_lines(lines: bytes, offset: int, before: int, mark: str) -> tuple[Buffers, int]:

@@ -108,10 +108,7 @@ function followFrom({ from, lines, total_lines: total, cursor, ended }) {
     },
     onPartial: (text) => view.setPartial(text),
     onGap: skipToEnd,
-    isThere: async () => {
-      await refreshRecord();
-      return !deleted;
-    },
+    isThere: refreshRecord,
     onReset: () => view.reset(),
     onEnd: showEnd,
     onState: streamStateChanged,
@@ -147,9 +144,15 @@ async function skipFarAhead() {
 /** Goes on from the newest lines: what lies between, as far as it is left, is fetched if looked at. */
 async function skipToEnd() {
   stream.stop();
+  const isAnother = stream.hasBegunAnew;
   const page = await newestPage();
   if (page) {
-    view.skipTo(page);
+    if (isAnother) {
+      view.reset();
+      view.open(page);
+    } else {
+      view.skipTo(page);
+    }
     followFrom(page);
   }
 }
@@ -192,15 +195,17 @@ function showDeleted() {
 
 // --- The record --------------------------------------------------------------------------------
 
+/** Shows the record as it is now; whether the server had one. */
 async function refreshRecord() {
   try {
     showRecord(await getJson(recordPath));
+    return true;
   } catch (error) {
     if (error.status === 404) {
       stream?.stop();
       showDeleted();
     }
-    // Else the light tells of it, and the next event or poll repairs it.
+    return false; // else the light tells of it, and the next event or poll repairs it
   }
 }
 

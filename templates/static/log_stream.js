@@ -13,9 +13,10 @@ import { EventStream } from "./event_stream.js";
  * - `onLines(lines, text)`: complete lines, without their ends; `text` is all of them in one.
  * - `onPartial(text)`: the line being written right now; it stands until the next call of either.
  * - `onGap()`: what comes next was dropped from the log; the lines go on with the first that is left.
- * - `isThere()`: promises whether the log still is: one that is being deleted can look replaced.
+ * - `isThere()`: promises true if the log is known to be there: one that is being deleted can look
+ *   replaced.
  * - `onReset()`: the log was truncated or replaced; its lines come again from the first. Called with
- *   the first of them, or as soon as it is known that the log is there, though empty.
+ *   the first of them, or as soon as it is known that the log is there, though it may be empty.
  * - `onEnd(record)`: everything was sent and nothing more will come. The record is null where the
  *   end was reached on an earlier connection.
  * - `onState(state, waitSeconds)`: "connecting", "live", "reconnecting" or "full" (with the wait),
@@ -23,7 +24,9 @@ import { EventStream } from "./event_stream.js";
  */
 export class LogStream {
   #cursor;
-  #isResetting = false;
+  #hasBegunAnew = false;
+  #resets = 0;
+  #isStopped = false;
   #stream;
   #callbacks;
 
@@ -36,7 +39,7 @@ export class LogStream {
         message: (event) => this.#received(event),
         partial: (event) => this.#receivedPartial(event),
         gap: (event) => this.#passedGap(event),
-        reset: () => this.#resetting(),
+        reset: () => this.#beginAnew(),
         end: (event) => this.#ended(JSON.parse(event.data)),
       },
       onState: (state, waitSeconds) => this.#stateChanged(state, waitSeconds),
@@ -50,8 +53,13 @@ export class LogStream {
 
   /** Follows no longer; nothing is called after it. */
   stop() {
-    this.#isResetting = false;
+    this.#isStopped = true;
     this.#stream.stop();
+  }
+
+  /** Whether the log has begun anew, and onReset() wasn't called: what is shown is of the old one. */
+  get hasBegunAnew() {
+    return this.#hasBegunAnew;
   }
 
   #url(id) {
@@ -73,37 +81,50 @@ export class LogStream {
   }
 
   #passedGap(event) {
-    this.#reset();
     this.#cursor = event.lastEventId;
     this.#callbacks.onGap();
   }
 
-  // What was loaded of a log that is gone is all that is left of it: nothing is thrown away before
-  // there is something in its place, or it is known that nothing is.
-  async #resetting() {
+  #beginAnew() {
     this.#cursor = "";
-    this.#isResetting = true;
-    if (await this.#callbacks.isThere()) {
+    this.#hasBegunAnew = true;
+    this.#resets += 1;
+    this.#resetIfThere();
+  }
+
+  // What was loaded of a log that is gone is all that is left of it: nothing is thrown away before
+  // there is something in its place, or it is known that there is nothing yet.
+  async #resetIfThere() {
+    const reset = this.#resets;
+    const isThere = await this.#callbacks.isThere();
+    if (isThere && reset === this.#resets && !this.#isStopped) {
       this.#reset();
     }
   }
 
   #reset() {
-    if (this.#isResetting) {
-      this.#isResetting = false;
+    if (this.#hasBegunAnew) {
+      this.#hasBegunAnew = false;
       this.#callbacks.onReset();
     }
   }
 
-  #ended(record) {
-    this.#reset();
+  async #ended(record) {
     this.#stream.stop();
-    this.#callbacks.onState("ended");
-    this.#callbacks.onEnd(record);
+    if (this.#hasBegunAnew) {
+      await this.#resetIfThere();
+    }
+    if (!this.#isStopped) {
+      this.#callbacks.onState("ended");
+      this.#callbacks.onEnd(record);
+    }
   }
 
   #stateChanged(state, waitSeconds) {
     this.#callbacks.onState(state, waitSeconds);
+    if (state === "live" && this.#hasBegunAnew) {
+      this.#resetIfThere(); // nobody could tell before
+    }
     if (state === "ended") {
       this.#callbacks.onEnd(null);
     }

@@ -616,7 +616,7 @@ export class LogView {
 
   // The lines in sight may be gone: then the view stands at the first that is left.
   #dropped() {
-    const top = this.#map.count > 0 ? this.#scroller.place.key : 0;
+    const top = this.#map.count > 0 ? this.#scroller.currentPlace().key : 0;
     if (!this.#following && top >= 1 && top < this.#store.keptFrom) {
       this.#say("The lines that were here have been dropped from the log.");
     }
@@ -625,7 +625,7 @@ export class LogView {
 
   /** Shows other rows than before, with the line at the top of the view where it was. */
   #remap(keep = null) {
-    const at = this.#map.count > 0 ? this.#scroller.place : null;
+    const at = this.#map.count > 0 ? this.#scroller.currentPlace() : null;
     const number = keep ?? at?.key;
     const offset = keep === null ? (at?.offset ?? 0) : this.#offsetOf(keep);
     this.#mapAll();

@@ -99,8 +99,11 @@ export class Scroller {
     return this.#elements.get(key) ?? null;
   }
 
-  /** Where the view stands: the key of its first row, and by how many px that begins above it. */
-  get place() {
+  /**
+   * Where the view stands now: the key of its first row, and by how many px that begins above it.
+   * A scroll that wasn't told of yet is taken into account first, with all that follows from one.
+   */
+  currentPlace() {
     this.#hear();
     return { key: this.#host.key(this.#anchor.row), offset: this.#anchor.offset };
   }
@@ -156,6 +159,7 @@ export class Scroller {
   /** There are more rows than before, after those that are shown. */
   grown() {
     if (this.#atEnd || this.#last >= this.#host.count - 2) {
+      this.#hear();
       this.#render(!this.#atEnd);
     } else {
       this.#growTimer ||= setTimeout(() => this.#grow(), GROW_MS);
@@ -164,7 +168,6 @@ export class Scroller {
 
   /** Rows look different from now on: what was learned of their heights is forgotten. */
   relearn() {
-    this.#hear();
     this.#measured = { rows: 0, px: 0 };
     this.#meanHeight = this.#lineHeight;
     this.#widest = 0;

@@ -355,6 +355,19 @@ def test_what_was_loaded_stays_though_a_reset_comes_first(page: Page, server: Se
     wait_for_line(page, "kept")
 
 
+def test_what_was_loaded_stays_though_the_log_is_emptied_first(page: Page, server: Server) -> None:
+    """As `shred -u` does: the log begins anew, with nothing, and is deleted then."""
+    path = server.data_dir / "shredded.log"
+    path.write_text("kept\n")
+    open_log(page, server, "shredded")
+    wait_for_line(page, "kept")
+    expect(page.locator("#light")).to_have_attribute("data-state", "live")
+    path.write_text("")
+    path.unlink()
+    expect(page.locator("#light")).to_have_attribute("data-state", "gone")
+    wait_for_line(page, "kept")
+
+
 def test_an_unknown_deployment_has_a_page_that_leads_back(page: Page, server: Server) -> None:
     """With a sentence, not a stack trace."""
     answer = page.goto(f"{server.url}/deployments/20200101-000000-aaaaaa")
@@ -378,6 +391,43 @@ def test_a_log_that_was_replaced_is_shown_anew(page: Page, server: Server) -> No
         writer.write("new\n")
         writer.flush()
         wait_for_text(page, "new\n")
+
+
+def test_a_log_that_is_emptied_is_shown_empty(page: Page, server: Server) -> None:
+    path = server.data_dir / "emptied.log"
+    path.write_text("old one\n")
+    open_log(page, server, "emptied")
+    wait_for_text(page, "old one\n")
+    expect(page.locator("#light")).to_have_attribute("data-state", "live")
+    path.write_text("")
+    wait_for_text(page, "")
+
+
+def test_of_a_log_that_was_replaced_by_a_far_longer_one_nothing_old_is_left(
+    page: Page, server: Server
+) -> None:
+    """Though the page goes to its end at once, before any line of it has come."""
+    path = server.data_dir / "far.log"
+    path.write_text("".join(f"old {n}\n" for n in range(1, 1001)))
+
+    def replace_and_reset(route: Route) -> None:
+        path.write_text("".join(f"new {n}\n" for n in range(1, 200_001)))
+        body = "event: reset\nid: 00000000-0\ndata: {}\n\n"
+        route.fulfill(content_type="text/event-stream", body=body)
+
+    def tell_only_before(route: Route) -> None:
+        if path.read_bytes().startswith(b"new"):
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/deployments/far", tell_only_before)
+    page.route(re.compile(r"/logs/far\?"), replace_and_reset, times=1)
+    open_log(page, server, "far")
+    wait_for_line(page, "new 200000")
+    page.evaluate("location.hash = '#L600'")  # which was loaded of the old one
+    wait_for_line(page, "new 600")
+    assert "old" not in shown_text(page)
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -427,6 +427,24 @@ def test_groups_fold_and_those_with_an_error_stay_open(page: Page, server: Serve
     expect(row(page, 4)).to_have_class(re.compile("is-target"))
 
 
+def test_a_leap_is_not_undone_by_groups_that_are_opened_right_after_it(
+    page: Page, server: Server
+) -> None:
+    """Before the browser has told of the scroll."""
+    text = GROUPS + "".join(f"line {n}\n" for n in range(5000))
+    open_log(page, server, finished_log(server, "leap", text.encode()))
+    expect(page.get_by_role("button", name="Install")).to_have_count(0)
+    button = page.get_by_role("button", name="Shut or open all groups")
+    expect(button).to_be_visible()
+    scroll_to_share(page, 0.9)
+    wait_until(lambda: 4000 < first_in_sight(page)["number"] < 4800)
+    log = page.get_by_role("log").element_handle()
+    button.evaluate(
+        "(button, log) => { log.scrollTop = log.scrollHeight / 2; button.click(); }", log
+    )
+    wait_until(lambda: 2000 < first_in_sight(page)["number"] < 3000)
+
+
 def test_keys_lead_from_error_to_error(page: Page, server: Server) -> None:
     """Which are marked by a shape, and counted."""
     text = lines(9000, lambda n: f"{n} ERROR broken" if n % 3000 == 500 else f"{n} fine")
