@@ -126,8 +126,8 @@ def test_viewers_of_workers_that_are_killed_resume_elsewhere(server: Server) -> 
 
 
 def test_one_worker_that_is_killed_disturbs_no_viewer_of_the_other(server: Server) -> None:
-    deployment = server.deploy("echo one; read go < gate; echo two", cwd=str(server.folder))["id"]
     os.mkfifo(server.folder / "gate")
+    deployment = server.deploy("echo one; read go < gate; echo two", cwd=str(server.folder))["id"]
     with ExitStack() as stack:
         streams = streams_of_all_workers(server, f"/logs/{deployment}", stack)
         (killed, _), (_, left) = streams.items()
