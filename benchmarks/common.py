@@ -162,6 +162,10 @@ class Server:
         """A bare log that nobody writes any more, of numbered lines; its path."""
         new = self.folder / "new.log"
         write_lines(new, log_bytes, redrawn=redrawn)
+        return self.adopt_log(name, new)
+
+    def adopt_log(self, name: str, new: Path) -> Path:
+        """Make a file a bare log that nobody writes any more; its path."""
         # Not under its name before it is whole and old, or it would count as being written.
         os.utime(new, (0, 0))
         return new.rename(self.log_path(name))

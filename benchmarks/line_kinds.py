@@ -7,7 +7,6 @@ of another log get a line every 10 ms: how late those come tells how long the se
 
 from __future__ import annotations
 
-import os
 from statistics import median
 
 from benchmarks.common import MB, BenchmarkError, Server
@@ -29,7 +28,7 @@ KINDS = {
     "10 bytes": b"line 0000\n",
     "10 bytes, CRLF": b"line 000\r\n",
     "2 bytes (`yes`)": b"y\n",
-    "empty": b"\n",
+    "1 byte (empty)": b"\n",
     "100 bytes, drawn anew once": _TEXT[:50] + b"\r" + _TEXT[:48] + b"\n",
     "10 bytes, drawn anew once": b"1 %\r100 %\n",
     "1 KB, a bar drawn 20 times": b"".join(
@@ -44,14 +43,12 @@ def put_log(server: Server, name: str, line: bytes, log_bytes: int) -> int:
     count = log_bytes // len(line)
     path = server.folder / "new.log"
     path.write_bytes(line * count)
-    # Not under its name before it is whole and old, or it would count as being written.
-    os.utime(path, (0, 0))
-    path.rename(server.log_path(name))
+    server.adopt_log(name, path)
     return count
 
 
 def replay(server: Server, name: str, count: int) -> float:
-    """How many seconds it takes; the end has to be there, and the last line with its number."""
+    """How many seconds it takes; the end has to be there, and bytes enough for all events."""
     drained = drain(server.port, Request(f"/logs/{name}"))
     if b"event: end\n" not in drained.tails[0] or drained.body_bytes[0] < count * len("id: \n\n"):
         raise BenchmarkError(f"the end is missing: {drained.tails[0][-300:]!r}")
